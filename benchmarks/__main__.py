@@ -21,7 +21,7 @@ import rmap
 HERE = Path(__file__).resolve().parent
 
 
-def benchmarks(directory: Path = HERE) -> list[str]:
+def benchmarks(directory: Path) -> list[str]:
     """The names of all benchmarks, in order."""
     return sorted(path.stem.removeprefix("bench_") for path in directory.glob("bench_*.py"))
 
@@ -36,7 +36,7 @@ def processor() -> str:
 
 def main(wanted: list[str]) -> int:
     """Run the benchmarks named, or all; returns the exit status."""
-    known = benchmarks()
+    known = benchmarks(HERE)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         names = ", ".join(known) or "none yet"

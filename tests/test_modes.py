@@ -116,8 +116,8 @@ def plant(path: Path) -> Tree:
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, path)
     (path / "README.md").write_text("A copy.\n")
-    for source in (ROOT / "src" / "rmap").glob("*.py"):
-        shutil.copy(source, tree.package)
+    for name in ("__init__.py", "_modes.py", "errors.py"):
+        shutil.copy(ROOT / "src" / "rmap" / name, tree.package)
     (tree.package / "py.typed").touch()
     (tree.tiny / "__init__.py").write_text(SPDX)
     (tree.tiny / "counter.py").write_text(SPDX + COUNTER)
@@ -193,7 +193,7 @@ class TestBuilt:
         built.edit(name, change)
         said = built.ask("import rmap.tiny.counter")
         assert said == (
-            f"rmap._modes.StaleModuleError: rmap.tiny.counter: {name} changed since the module was "
+            f"rmap.errors.StaleModuleError: rmap.tiny.counter: {name} changed since the module was "
             "compiled; run 'make build' (or install again), or set RMAP_PURE=1 to run the source"
         )
         assert built.ask(ANSWER, RMAP_PURE="1").endswith(" py")

@@ -8,7 +8,8 @@ nothing, so an edited source would go on running as what it was at the last buil
 * the build writes down, for each module it compiles, the SHA-256 of every file that went in
   (the source and all ``.pxd`` headers it reaches): ``_build_info.json`` in the package;
 * an import finder compares that record with the files at the moment the module is imported, and
-  refuses a compiled module that is not what its source says (:class:`StaleModuleError`);
+  refuses a compiled module that is not what its source says
+  (:class:`rmap.errors.StaleModuleError`);
 * ``RMAP_PURE=1`` makes the same finder take the sources, whatever is built.
 
 Times of files are not looked at: they lie after a checkout, a copy or a clock step.
@@ -44,15 +45,6 @@ ABSENT = "absent"
 
 # For each compiled module: its files, relative to the package, and their digests at the build.
 Modules = dict[str, dict[str, str]]
-
-
-class StaleModuleError(ImportError):
-    """A compiled module is not what its source says. The message is one line and says what to do.
-
-    ``exit_status`` is what a command that meets it exits with.
-    """
-
-    exit_status = 2
 
 
 def wants_compiling(source: Path) -> bool:
@@ -146,7 +138,7 @@ class ModuleFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """The spec of a module of the package, ``None`` for all others.
 
-        Raises :class:`StaleModuleError` if the module is compiled and out of date.
+        Raises :class:`rmap.errors.StaleModuleError` if it is compiled and out of date.
         """
         if path is None or not fullname.startswith(f"{self.package.name}."):
             return None
@@ -157,10 +149,12 @@ class ModuleFinder(MetaPathFinder):
         if compiled or fullname in self.modules:
             reason = self.why_stale(fullname, compiled=compiled)
             if reason:
+                # Here, not above: setup.py reads this file where no package is importable.
+                from rmap.errors import StaleModuleError
+
                 raise StaleModuleError(
                     f"{fullname}: {reason}; run 'make build' (or install again), "
-                    "or set RMAP_PURE=1 to run the source",
-                    name=fullname,
+                    "or set RMAP_PURE=1 to run the source"
                 )
         return spec
 

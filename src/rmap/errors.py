@@ -58,3 +58,7 @@ class MissingFeatureError(RmapError):
     """The running kernel lacks something that the command cannot do without."""
 
     exit_status: ClassVar[int] = 3
+
+
+class StaleModuleError(RmapError, ImportError):
+    """A compiled module is not what its source says, and was not imported."""
