@@ -49,8 +49,8 @@ $(INSTALLED): pyproject.toml $(TOOLS) | build
 MODE := import rmap; print("== tests,", rmap.version_line())
 
 test: $(INSTALLED)
-	@$(PY) -c '$(MODE)'
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@RMAP_PURE= $(PY) -c '$(MODE)'
+	@RMAP_PURE= $(PY) -m pytest $(PYTEST_ARGS)
 	@RMAP_PURE=1 $(PY) -c '$(MODE)'
 	@RMAP_PURE=1 $(PY) -m pytest $(PYTEST_ARGS)
 

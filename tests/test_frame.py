@@ -116,9 +116,11 @@ def checkout(path: Path, user: int, python: str) -> subprocess.CompletedProcess[
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text)
         (path / name).chmod(0o755)
+    # Without what an outer make hands down: it would make this one more talkative.
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     return subprocess.run(
         [str(path / ".ci" / "run")],
-        env=os.environ | {"PYTHON": python, "PATH": f"{path}/bin:{os.environ['PATH']}"},
+        env=environment | {"PYTHON": python, "PATH": f"{path}/bin:{os.environ['PATH']}"},
         input="never read\n",
         capture_output=True,
         text=True,
