@@ -23,7 +23,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import (
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
@@ -121,7 +120,7 @@ def changed_files(package: Path, recorded: Mapping[str, str]) -> list[str]:
     return [name for name in now if now[name] != recorded[name]]
 
 
-class ModuleFinder(MetaPathFinder):
+class ModuleFinder:
     """Finds the modules of one package before Python's own finders do: in the form that may run."""
 
     def __init__(self, package: Path, *, pure: bool) -> None:
