@@ -90,6 +90,7 @@ GOOD = [
     ("tests/a.py", "x = f()  # type: ignore[misc]  # the library has no types\n"),
     ("tests/test_a.py", "def test_it():\n    with pytest.raises(ValueError):\n        f()\n"),
     ("tests/test_a.py", "def test_it():\n    np.testing.assert_array_equal(a, b)\n"),
+    ("tests/test_a.py", "def test_it():\n    expect(world, [(process, page)])\n"),
     ("tests/test_a.py", "def helper():\n    f()\n"),
     ("docs/a.md", "x" * 300 + "\nmaps lines such as /usr/lib/x, cgroup /work.slice, XXXL\n"),
 ]

@@ -222,7 +222,8 @@ def asserts(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name = called_name(node.func)
-    return name in ("raises", "warns", "fail") or name.startswith(("assert_", "check_"))
+    helper = name.startswith(("assert_", "check_", "expect_"))
+    return helper or name in ("raises", "warns", "fail", "expect")
 
 
 def called_name(node: ast.expr) -> str:
