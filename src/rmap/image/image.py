@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from rmap.image.arrays import positions
 from rmap.image.flags import Pte
 from rmap.image.reverse import ReverseMap
 from rmap.image.schema import TABLES
@@ -153,12 +154,7 @@ class MemoryImage:
 
     def find_pages(self, pfns: npt.ArrayLike) -> I64:
         """Return the row of ``pages`` of each pfn, -1 where the image has none."""
-        wanted = np.asarray(pfns, np.uint64)
-        have = self.pages["pfn"]
-        if not len(have):
-            return np.full(len(wanted), -1, np.int64)
-        at = np.minimum(np.searchsorted(have, wanted), len(have) - 1)
-        return np.where(have[at] == wanted, at, -1)
+        return positions(self.pages["pfn"], np.asarray(pfns, np.uint64))
 
 
 def _offsets(ids: npt.NDArray[np.int32], count: int) -> I64:

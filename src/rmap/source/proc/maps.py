@@ -16,6 +16,7 @@ file: ``/dev/zero (deleted)``, with an inode.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from rmap.errors import MissingFeatureError
@@ -32,9 +33,7 @@ _PERMISSIONS = {
         | (Vm.EXEC if letters[2] == "x" else 0)
         | (Vm.SHARED | Vm.MAYSHARE if letters[3] == "s" else 0)
     )
-    for letters in (
-        f"{r}{w}{x}{s}" for r in "r-" for w in "w-" for x in "x-" for s in "sp"
-    )
+    for letters in (f"{r}{w}{x}{s}" for r in "r-" for w in "w-" for x in "x-" for s in "sp")
 }
 
 
@@ -114,8 +113,12 @@ def parse_maps(text: bytes) -> list[MapsLine]:
 
     Raises `BadMapsLine` for a line of another form.
     """
-    lines = [parse_line(line) for line in text.split(b"\n") if line]
+    lines = [_parse_known_line(line) for line in text.split(b"\n") if line]
     return [line for line in lines if line.start < _USER_END]
+
+
+#: Forked processes have the same lines; a parsed one is immutable.
+_parse_known_line = lru_cache(maxsize=1 << 14)(parse_line)
 
 
 def vma_ranges(text: bytes) -> list[tuple[int, int]]:
