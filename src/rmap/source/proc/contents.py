@@ -97,17 +97,12 @@ def changed_frames(before: Mapping[int, Contents], after: Mapping[int, Contents]
 
 def _difference(first: Entries, second: Entries) -> list[U64]:
     """Frames of the entries that are in one of the two only."""
-    same_places = np.array_equal(first.addresses, second.addresses)
-    if same_places:
-        at_first = at_second = slice(None)
-        equal = _equal(first, second)
-        if equal.all():
-            return []
-    else:
-        _, at_first, at_second = np.intersect1d(
-            first.addresses, second.addresses, assume_unique=True, return_indices=True
-        )
-        equal = _equal(_take(first, at_first), _take(second, at_second))
+    if np.array_equal(first.addresses, second.addresses) and _equal(first, second).all():
+        return []
+    _, at_first, at_second = np.intersect1d(
+        first.addresses, second.addresses, assume_unique=True, return_indices=True
+    )
+    equal = _equal(_take(first, at_first), _take(second, at_second))
     parts = []
     for entries, places in ((first, at_first), (second, at_second)):
         kept = np.zeros(len(entries.addresses), np.bool_)

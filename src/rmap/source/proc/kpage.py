@@ -162,8 +162,8 @@ def _read_into(path: str, ranges: Ranges, out: U64) -> None:
         at = 0
         for start, end in ranges:
             for first in range(start, end, _CHUNK):
-                view = memoryview(out[at : at + min(_CHUNK, end - first)]).cast("B")
-                os.preadv(fd, [view], first * 8)
+                view = out[at : at + min(_CHUNK, end - first)]
+                os.preadv(fd, [view.data.cast("B")], first * 8)
                 at += min(_CHUNK, end - first)
     finally:
         os.close(fd)

@@ -18,6 +18,7 @@ import errno
 import fcntl
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -302,4 +303,4 @@ def _runs(addresses: U64) -> list[slice]:
     """Group blocks that follow each other closely, so that one scan serves many."""
     cuts = np.flatnonzero(np.diff(addresses) > np.uint64(16 * PMD_PAGES * PAGE_SIZE)) + 1
     bounds = [0, *cuts.tolist(), len(addresses)]
-    return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
