@@ -1,130 +1,155 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the address spaces hold: one pass over ``maps`` and ``pagemap``, and comparing two.
-
-A machine does not stand still while it is read. So the page tables are read, then the kernel's
-counts, then the page tables again: where both readings agree, nothing changed in between that the
-count could have missed; what differs is *changed* and not comparable. A process that vanished
-before the second reading makes all it had mapped changed.
-"""
+"""What the address spaces hold: one pass over the ``maps`` and ``pagemap`` of every process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from rmap.image.arrays import distinct
 from rmap.source import Progress
+from rmap.source.proc.entries import U64, Entries
 from rmap.source.proc.files import Denied, Gone, read_file
-from rmap.source.proc.maps import vma_ranges
-from rmap.source.proc.pagemap import PMD_PAGES, Entries, Pagemap
-from rmap.source.proc.survey import Process
+from rmap.source.proc.maps import parse_vm_flags, vma_ranges
+from rmap.source.proc.mms import group_by_mm
+from rmap.source.proc.pagemap import BUFFER_PAGES, Pagemap
+from rmap.source.proc.survey import Process, find_living_thread, look_at, survey
 
-U64 = npt.NDArray[np.uint64]
-
-#: What of a word has to stay the same: present, swapped, and the frame or swap entry.
-_COMPARED = np.uint64(3 << 62 | (1 << 55) - 1)
-_PRESENT_BIT = np.uint64(63)
+#: How often a process is read again that changes its program or its first thread meanwhile.
+ATTEMPTS = 4
 
 
 @dataclass(slots=True)
 class Contents:
-    """One address space: the text of ``maps``, the ranges in it, and the entries.
-
-    ``words`` are as ``pagemap`` shows them, one a page, for comparing two passes; ``entries`` have
-    huge mappings folded, after the second pass.
-    """
+    """One address space: the text of ``maps``, the entries, and VM_ bits by start of a VMA."""
 
     maps: bytes
-    ranges: list[tuple[int, int]]
-    words: Entries
     entries: Entries
+    vm_flags: Mapping[int, int] = field(default_factory=dict)
 
 
-def read_contents(process: Process, before: Contents | None, final: bool) -> Contents:
-    """Read one address space. Raises `Gone` or `Denied`."""
-    maps = read_file(process.pid, "maps", process.task)
-    unchanged = before is not None and before.maps == maps
-    ranges = before.ranges if before is not None and unchanged else vma_ranges(maps)
-    with Pagemap(process.pid, process.task) as pagemap:
-        words = pagemap.read(ranges)
-        return Contents(maps, ranges, words, pagemap.fold_huge(words) if final else words)
+@dataclass(slots=True)
+class Space:
+    """An address space: the processes that use it, by ascending pid, and what it holds."""
+
+    processes: list[Process]
+    contents: Contents
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass found: every process, and the address spaces by their first process."""
+
+    processes: list[Process]
+    spaces: list[Space]
+
+
+class _Exchanged(Exception):
+    """The process executed another program, or is another one, since it was looked at."""
 
 
 def read_pass(
-    leaders: Iterable[Process],
+    pids: Iterable[int],
+    own: Collection[int],
     progress: Progress,
     stage: str,
-    before: Mapping[int, Contents] | None = None,
-) -> dict[int, Contents]:
-    """Read the address space of every process in ``leaders``, by pid.
+    *,
+    vm_flags: bool = False,
+) -> Pass:
+    """Look at ``pids`` and read the address space of each that has one, shared ones once.
 
-    The second pass is given what the first one found ``before``. A process that has gone or
-    refuses gets its ``state`` set, and has no contents.
+    A process that vanishes or refuses meanwhile has that as its state, and no contents. With
+    ``vm_flags`` exact VM_ bits are read too.
     """
-    earlier = before or {}
-    readable = [process for process in leaders if process.readable]
-    found = {}
-    for number, process in enumerate(readable):
-        progress(stage, number, len(readable))
+    processes = survey(pids, own)
+    groups = group_processes(processes)
+    buffer = np.empty(BUFFER_PAGES, np.uint64)
+    spaces: list[Space] = []
+    for number, group in enumerate(groups):
+        progress(stage, number, len(groups))
+        spaces.extend(_read_group(group, buffer, vm_flags))
+    progress(stage, len(groups), len(groups))
+    spaces.sort(key=lambda space: space.processes[0].pid)
+    return Pass(processes, spaces)
+
+
+def group_processes(processes: Iterable[Process]) -> list[list[Process]]:
+    """Group the readable processes by address space."""
+    readers = {
+        process.pid if process.task is None else process.task: process
+        for process in processes
+        if process.readable
+    }
+    layouts = {task: process.identity[1] for task, process in readers.items() if process.identity}
+    groups = [[readers[task] for task in group] for group in group_by_mm(layouts)]
+    return [sorted(group, key=lambda process: process.pid) for group in groups]
+
+
+def _read_group(group: list[Process], buffer: U64, vm_flags: bool) -> list[Space]:
+    """Read the address space of a group through the first process that lets us.
+
+    One that executes another program meanwhile leaves the group, and is read alone.
+    """
+    spaces = []
+    members = list(group)
+    while members:
         try:
-            found[process.pid] = read_contents(
-                process, earlier.get(process.pid), final=before is not None
-            )
+            contents = read_contents(members[0], buffer, vm_flags)
         except Gone:
-            process.state = "vanished"
+            members.pop(0).state = "vanished"
+        except Denied:
+            members.pop(0).state = "denied"
+        except _Exchanged:
+            alone = _read_alone(members.pop(0), buffer, vm_flags)
+            if alone is not None:
+                spaces.append(alone)
+        else:
+            spaces.append(Space(members, contents))
+            break
+    return spaces
+
+
+def _read_alone(process: Process, buffer: U64, vm_flags: bool) -> Space | None:
+    """Look at an exchanged process afresh and read it."""
+    for _ in range(ATTEMPTS):
+        process.become(look_at(process.pid))
+        if not process.readable:
+            return None
+        try:
+            return Space([process], read_contents(process, buffer, vm_flags))
+        except _Exchanged:
+            continue
+        except Gone:
+            break
         except Denied:
             process.state = "denied"
-    progress(stage, len(readable), len(readable))
-    return found
+            return None
+    process.state = "vanished"
+    return None
 
 
-def changed_frames(before: Mapping[int, Contents], after: Mapping[int, Contents]) -> U64:
-    """Return every frame, ascending, whose mappings are not the same in both passes."""
-    parts = []
-    for pid in before.keys() | after.keys():
-        first, second = before.get(pid), after.get(pid)
-        if first is None or second is None:
-            only = first or second
-            assert only is not None
-            parts.append(frames_of(only.words))
-        else:
-            parts.extend(_difference(first.words, second.words))
-    return distinct(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+def read_contents(process: Process, buffer: U64 | None = None, vm_flags: bool = False) -> Contents:
+    """Read one address space, through another thread if the first one exits meanwhile.
+
+    Raises `Gone` or `Denied`.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return _read_through_task(process, buffer, vm_flags)
+        except Gone:
+            if not find_living_thread(process):
+                raise
+    raise Gone(f"the threads of process {process.pid} exit one after another")
 
 
-def _difference(first: Entries, second: Entries) -> list[U64]:
-    """Frames of the entries that are in one of the two only."""
-    if np.array_equal(first.addresses, second.addresses) and _equal(first, second).all():
-        return []
-    _, at_first, at_second = np.intersect1d(
-        first.addresses, second.addresses, assume_unique=True, return_indices=True
-    )
-    equal = _equal(_take(first, at_first), _take(second, at_second))
-    parts = []
-    for entries, places in ((first, at_first), (second, at_second)):
-        kept = np.zeros(len(entries.addresses), np.bool_)
-        kept[places] = equal
-        parts.append(frames_of(_take(entries, ~kept)))
-    return parts
-
-
-def _equal(first: Entries, second: Entries) -> npt.NDArray[np.bool_]:
-    return (first.words ^ second.words) & _COMPARED == 0
-
-
-def _take(entries: Entries, rows: npt.NDArray[np.generic]) -> Entries:
-    return Entries(entries.addresses[rows], entries.words[rows], entries.orders[rows])
-
-
-def frames_of(entries: Entries) -> U64:
-    """Return the frames of all present entries, every page of a huge one, in no order."""
-    present = (entries.words >> _PRESENT_BIT).astype(np.bool_)
-    pfns = entries.pfns[present]
-    huge = entries.orders[present] > 0
-    if not huge.any():
-        return pfns
-    blocks = pfns[huge][:, None] + np.arange(PMD_PAGES, dtype=np.uint64)
-    return np.concatenate((pfns[~huge], blocks.ravel()))
+def _read_through_task(process: Process, buffer: U64 | None, vm_flags: bool) -> Contents:
+    maps = read_file(process.pid, "maps", process.task)
+    if not maps:  # what older kernels show of a process that is exiting
+        raise Gone(f"process {process.pid} has no memory any more")
+    with Pagemap(process.pid, process.task, buffer) as pagemap:
+        entries = pagemap.read(vma_ranges(maps))
+    exact = parse_vm_flags(read_file(process.pid, "smaps", process.task)) if vm_flags else {}
+    if not process.is_same():
+        raise _Exchanged
+    return Contents(maps, entries, exact)

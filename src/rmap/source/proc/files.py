@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rmap.errors import MissingFeatureError
+
 
 class Gone(Exception):
     """The process has exited (or has no memory any more)."""
@@ -17,8 +19,14 @@ class Denied(Exception):
     """The process may not be read, not even by us. It is counted, and left alone."""
 
 
+class Malformed(MissingFeatureError):
+    """A file of ``/proc`` is not of the documented form: a kernel that this rmap does not know."""
+
+
 _GONE = {errno.ENOENT, errno.ESRCH}
 _DENIED = {errno.EPERM, errno.EACCES}
+#: More than one page of output for every file but maps and smaps of large processes.
+_READ_BYTES = 1 << 16
 
 
 @contextmanager
@@ -42,8 +50,16 @@ def read_file(pid: int, name: str, task: int | None = None) -> bytes:
     Gone, Denied
         The process has exited, or may not be read.
     """
-    with process_errors(), open(path_of(pid, name, task), "rb") as file:
-        return file.read()
+    with process_errors():
+        # Not by open(): its buffered file object costs more than these small files do.
+        fd = os.open(path_of(pid, name, task), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _READ_BYTES)
+            while more := os.read(fd, _READ_BYTES):  # maps comes in pieces of about a page
+                text += more
+        finally:
+            os.close(fd)
+    return text
 
 
 def path_of(pid: int, name: str, task: int | None = None) -> str:

@@ -1,33 +1,49 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Stopping processes while they are read, and letting them go on whatever happens.
 
-SIGSTOP by pidfd, so that a process id used again is not hit. A process that was stopped before
-stays stopped. Three things see to the resuming: the ``finally`` of the context, handlers that
-turn SIGTERM and SIGHUP into an exception while it lasts, and a guardian process that waits on a
-pipe and resumes everything if we die without a word (SIGKILL).
+SIGSTOP by pidfd, so that a process id used again is not hit. Three things see to the resuming: the
+``finally`` of the context; handlers that turn SIGTERM and SIGHUP into an exception while it lasts
+(Ctrl-C is one already), after which the signal takes its course; and a guardian, a process that
+waits on a pipe and resumes everything if we die without a word (SIGKILL).
+
+A process that was stopped before stays stopped, and one that a debugger holds is left to it. What
+cannot be known: if somebody else stops a process while it is frozen, it goes on with the rest. And
+its parent sees it stop and go on, as with any SIGSTOP; a shell says so.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
-from rmap.errors import PrivilegeError, RmapError, TargetError
+from rmap.errors import MissingFeatureError, PrivilegeError, RmapError, TargetError
+from rmap.source.proc import guardian
 from rmap.source.proc.files import Denied, Gone, list_tasks, read_file
 from rmap.source.proc.status import parse_stat
 
 #: A thread in uninterruptible sleep stops only when it wakes up.
 STOP_TIMEOUT_S = 5.0
-_STOPPED = {"T", "t", "Z", "X"}
-_DONE = b"."
+_POLL_S = 0.001
+#: Stopped by a signal, or by a debugger; the dead do nothing either.
+_STOPPED = {"T", "t", "Z", "X", "x"}
+Handler = Callable[[int, FrameType | None], None]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(RmapError):
     """A signal ended the reading while processes were stopped."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}; what was stopped was resumed")
+        self.number = number
 
 
 @contextmanager
@@ -39,36 +55,68 @@ def frozen(pids: Collection[int]) -> Iterator[list[int]]:
     Raises
     ------
     TargetError
-        If a process does not exist or does not stop in time.
+        If a process does not exist, cannot be stopped, or does not stop in time.
     PrivilegeError
         If it may not be signalled.
+
+    >>> with frozen([1234]):  # doctest: +SKIP
+    ...     print(open("/proc/1234/stat").read())
     """
     if not pids:
         yield []
         return
-    if os.getpid() in pids:
-        raise TargetError(f"cannot freeze process {os.getpid()}: it is rmap itself")
-    descriptors: dict[int, int] = {}
-    restore = _signals_as_exceptions()
-    guardian = None
+    ended = None
+    with _handled((signal.SIGTERM, signal.SIGHUP), _interrupt):
+        try:
+            with _stopped(sorted(set(pids))) as helpers:
+                yield helpers
+        except Interrupted as interrupted:
+            ended = interrupted
+    if ended is not None:
+        signal.raise_signal(ended.number)  # now to whom it would have gone: usually our end
+        raise ended
+
+
+@contextmanager
+def _stopped(pids: list[int]) -> Iterator[list[int]]:
+    """Stop and resume; what interrupts us is held up while we resume."""
+    targets: dict[int, int] = {}
+    stopped: list[int] = []
+    guard: _Guardian | None = None
     try:
         for pid in pids:
-            if not _is_stopped(pid):
-                descriptors[pid] = _open(pid)
-        guardian = _Guardian(list(descriptors.values()))
-        for pid, descriptor in descriptors.items():
-            _send(descriptor, signal.SIGSTOP, pid)
-        for pid in descriptors:
-            _wait_stopped(pid)
-        yield [guardian.pid]
+            if not _check(pid):
+                targets[pid] = _open(pid)
+        guard = _Guardian(list(targets.values()))
+        for pid, target in targets.items():
+            stopped.append(target)
+            _stop(pid, target)
+        _wait_stopped(targets)
+        yield [guard.pid]
     finally:
-        for descriptor in descriptors.values():
-            _resume(descriptor)
-        if guardian is not None:
-            guardian.dismiss()
-        for descriptor in descriptors.values():
-            os.close(descriptor)
-        restore()
+        with _deferred():
+            for target in stopped:
+                # One that has exited needs nothing; one that refuses was not stopped by us.
+                with suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(target, signal.SIGCONT)
+            for target in targets.values():
+                os.close(target)
+            if guard is not None:
+                guard.dismiss()
+
+
+def _check(pid: int) -> bool:
+    """Return whether a process is stopped already. Raises for one that cannot be frozen."""
+    if pid == os.getpid():
+        raise TargetError(f"cannot freeze process {pid}: it is rmap itself")
+    try:
+        if parse_stat(read_file(pid, "stat")).kernel_thread:
+            raise TargetError(f"cannot freeze process {pid}: it is a thread of the kernel")
+        return _is_stopped(pid)
+    except Gone:
+        raise TargetError(f"no such process: {pid}") from None
+    except Denied:
+        raise PrivilegeError(f"process {pid} may not be read, not even by this user") from None
 
 
 def _open(pid: int) -> int:
@@ -76,11 +124,17 @@ def _open(pid: int) -> int:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         raise TargetError(f"no such process: {pid}") from None
+    except OSError as error:
+        if Path(f"/proc/{pid}").exists():
+            raise TargetError(
+                f"cannot freeze {pid}: it is a thread, name its process ({error.strerror})"
+            ) from None
+        raise MissingFeatureError(f"cannot freeze: pidfd_open: {error.strerror}") from None
 
 
-def _send(descriptor: int, number: signal.Signals, pid: int) -> None:
+def _stop(pid: int, target: int) -> None:
     try:
-        signal.pidfd_send_signal(descriptor, number)
+        signal.pidfd_send_signal(target, signal.SIGSTOP)
     except ProcessLookupError:
         raise TargetError(f"process {pid} has exited") from None
     except PermissionError:
@@ -89,93 +143,108 @@ def _send(descriptor: int, number: signal.Signals, pid: int) -> None:
         ) from None
 
 
-def _resume(descriptor: int) -> None:
-    """Let a process go on; one that has exited needs nothing."""
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGCONT)
-    except ProcessLookupError:
-        return
-    except PermissionError:
-        return  # it refused the stop as well, so it runs
-
-
-def _states(pid: int) -> list[str]:
-    states = []
-    for task in list_tasks(pid):
-        try:
-            states.append(parse_stat(read_file(pid, "stat", task)).state)
-        except Gone:
-            continue  # a thread that has exited needs no stopping
-    return states
-
-
 def _is_stopped(pid: int) -> bool:
-    try:
-        return all(state in _STOPPED for state in _states(pid))
-    except Gone:
-        raise TargetError(f"no such process: {pid}") from None
-    except Denied:
-        raise PrivilegeError(f"process {pid} may not be read, not even by this user") from None
+    """Whether every thread of a process is stopped. Raises `Gone` or `Denied`."""
+    for task in list_tasks(pid):
+        # A thread that has exited needs no stopping.
+        with suppress(Gone):
+            if parse_stat(read_file(pid, "stat", task)).state not in _STOPPED:
+                return False
+    return True
 
 
-def _wait_stopped(pid: int) -> None:
-    """Wait until every thread has stopped. Raises TargetError if that takes too long."""
+def _wait_stopped(pids: Collection[int]) -> None:
+    """Wait until every thread of each process has stopped. Raises TargetError after a while."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while not _is_stopped(pid):
-        if time.monotonic() > deadline:
-            raise TargetError(
-                f"process {pid} did not stop within {STOP_TIMEOUT_S:g} s (a thread waits in the "
-                "kernel); try again, or leave out --freeze"
-            )
-        time.sleep(0.001)
+    for pid in pids:
+        try:
+            while not _is_stopped(pid):
+                if time.monotonic() > deadline:
+                    raise TargetError(
+                        f"process {pid} did not stop within {STOP_TIMEOUT_S:g} s (a thread waits "
+                        "in the kernel); try again, or leave out --freeze"
+                    )
+                time.sleep(_POLL_S)
+        except Gone:
+            raise TargetError(f"process {pid} has exited") from None
 
 
-def _signals_as_exceptions() -> Callable[[], None]:
-    """Make SIGTERM and SIGHUP raise `Interrupted`; return what undoes it."""
+@contextmanager
+def _deferred() -> Iterator[None]:
+    """Hold back signals that would interrupt, and send them again at the end.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(f"interrupted by {signal.Signals(number).name}; all was resumed")
+    By handlers: Python takes a signal in the main thread whichever thread it reaches, so blocking
+    it there would not do.
+    """
+    pending: list[int] = []
 
+    def note(number: int, frame: FrameType | None) -> None:
+        pending.append(number)
+
+    with _handled(_SIGNALS, note):
+        yield
+    for number in pending:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled(numbers: Collection[signal.Signals], handler: Handler) -> Iterator[None]:
+    """Handle signals, but for those that are ignored.
+
+    Signals are the main thread's business: in another one nothing is changed.
+    """
+    before = {}
     try:
-        before = {
-            number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-        }
-    except ValueError:  # not in the main thread: signals are the main thread's business
-        return lambda: None
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
-    return restore
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 class _Guardian:
-    """A child process that resumes everything when its parent dies."""
+    """A process that resumes everything when its parent dies."""
 
-    def __init__(self, descriptors: list[int]) -> None:
+    def __init__(self, targets: list[int]) -> None:
         read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._write_end)
-            self._watch(read_end, descriptors)
-        os.close(read_end)
-
-    @staticmethod
-    def _watch(read_end: int, descriptors: list[int]) -> None:
-        """Wait for the parent's word or its end; never returns."""
-        status = 1
+        command = [sys.executable, "-I", "-S", guardian.__file__, str(read_end)]
         try:
-            os.setsid()  # not reached by a Ctrl-C, nor by a kill of the parent's group
-            if os.read(read_end, 1) != _DONE:
-                for descriptor in descriptors:
-                    _resume(descriptor)
-            status = 0
+            self._process = subprocess.Popen(
+                [*command, *map(str, targets)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=[read_end, *targets],
+                start_new_session=True,
+            )
         finally:
-            os._exit(status)
+            os.close(read_end)
+        try:
+            self._require_ready()
+        except BaseException:
+            self.dismiss()
+            raise
+
+    def _require_ready(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.read(1) != guardian.DONE:
+            raise MissingFeatureError(f"cannot freeze: {sys.executable} does not start")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     def dismiss(self) -> None:
         """Tell it that all is done, and wait for its end."""
-        os.write(self._write_end, _DONE)
+        with suppress(BrokenPipeError):  # it has ended already
+            os.write(self._write_end, guardian.DONE)
         os.close(self._write_end)
-        os.waitpid(self.pid, 0)
+        with self._process:
+            self._process.wait()

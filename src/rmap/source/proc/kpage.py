@@ -8,96 +8,76 @@ runs, and a gap shorter than a system call is worth is read along.
 from __future__ import annotations
 
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rmap.errors import MissingFeatureError, PrivilegeError
 from rmap.image.flags import Kpf
+from rmap.source.proc.ram import Ranges
 
 U64 = npt.NDArray[np.uint64]
-Ranges = list[tuple[int, int]]
 
+KPAGECOUNT = "/proc/kpagecount"
+KPAGEFLAGS = "/proc/kpageflags"
 #: A gap of this many frames is read along with what surrounds it.
-_GAP = 8
+GAP = 24
 #: Frames a system call asks for.
-_CHUNK = 1 << 17
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+_CHUNK = 1 << 16
+#: A table of all frames is made to look them up if it is no larger than this many entries a frame.
+_DENSE = 16
+_DENSE_ALWAYS = 1 << 22
 
 
-@dataclass
+@dataclass(slots=True)
 class KernelPages:
     """Frames, ascending, with the kernel's mapcount and KPF_ flags of each."""
 
     pfns: U64
     counts: npt.NDArray[np.int32]
     flags: U64
+    _rows: npt.NDArray[np.int32] | None = field(default=None, repr=False)
 
-    def rows(self, pfns: U64) -> npt.NDArray[np.int64]:
-        """Return the row of each frame, -1 for one that is not here.
-
-        RAM is a few runs of frames, so the run is looked for and not the frame.
-        """
+    def find(self, pfns: U64) -> npt.NDArray[np.intp]:
+        """Return the row of each of ``pfns``, -1 where there is none."""
         if not len(self.pfns):
-            return np.full(len(pfns), -1, np.int64)
-        starts, first, limits = self._runs
-        run = np.searchsorted(first, pfns, side="right") - 1
-        row = starts[run] + (pfns - first[run]).astype(np.int64)
-        return np.where((run >= 0) & (row < limits[run]), row, -1)
+            return np.full(len(pfns), -1, np.intp)
+        span = int(self.pfns[-1]) + 1
+        if span > max(_DENSE_ALWAYS, _DENSE * len(self.pfns)):
+            at = np.minimum(np.searchsorted(self.pfns, pfns), len(self.pfns) - 1)
+            return np.where(self.pfns[at] == pfns, at, -1)
+        if self._rows is None:
+            self._rows = np.full(span + 1, -1, np.int32)  # one more, for what lies beyond
+            self._rows[self.pfns] = np.arange(len(self.pfns), dtype=np.int32)
+        return self._rows[np.minimum(pfns, np.uint64(span))].astype(np.intp)
 
-    @cached_property
-    def _runs(self) -> tuple[npt.NDArray[np.int64], U64, npt.NDArray[np.int64]]:
-        """First row, first frame and end row of each run of consecutive frames."""
-        starts = np.append(0, np.flatnonzero(np.diff(self.pfns) != np.uint64(1)) + 1)
-        return starts, self.pfns[starts], np.append(starts[1:], len(self.pfns))
+    def flags_of(self, pfns: U64) -> U64:
+        """Return the KPF_ flags of each of ``pfns``; KPF_NOPAGE where there is none."""
+        rows = self.find(pfns)
+        flags = self.flags[rows] if len(self.flags) else np.zeros(len(rows), np.uint64)
+        flags[rows < 0] = np.uint64(Kpf.NOPAGE)
+        return flags
 
 
-def ram_ranges() -> Ranges:
-    """Return the (first, end) frame numbers of RAM.
+def distinct(pfns: list[U64]) -> U64:
+    """Return every frame that occurs in any of the arrays, ascending, each once.
 
-    From ``/proc/iomem``, which shows addresses only to CAP_SYS_ADMIN; else the populated spans of
-    ``/proc/zoneinfo``, which may hold holes (frames there read as KPF_NOPAGE).
+    >>> distinct([np.array([5, 3], np.uint64), np.array([3], np.uint64)]).tolist()
+    [3, 5]
     """
-    with open("/proc/iomem", encoding="ascii", errors="replace") as file:
-        ranges = parse_iomem(file.read())
-    if not ranges:
-        with open("/proc/zoneinfo", encoding="ascii", errors="replace") as file:
-            ranges = parse_zoneinfo(file.read())
-    return ranges
-
-
-def parse_iomem(text: str) -> Ranges:
-    """Return the frames of the top-level ``System RAM`` lines that hold at least one whole frame.
-
-    >>> parse_iomem("00001000-0009fbff : System RAM\\n  00002000-00002fff : inside\\n")
-    [(1, 159)]
-    """
-    ranges = []
-    for start, end in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) : System RAM$", text, re.MULTILINE):
-        first = -(-int(start, 16) // _PAGE_SIZE)
-        last = (int(end, 16) + 1) // _PAGE_SIZE
-        if first < last:
-            ranges.append((first, last))
-    return ranges
-
-
-def parse_zoneinfo(text: str) -> Ranges:
-    """Return the spans of the zones that have pages.
-
-    >>> parse_zoneinfo("Node 0, zone DMA\\n spanned 4095\\n present 3998\\n start_pfn: 1\\n")
-    [(1, 4096)]
-    """
-    ranges = []
-    for zone in re.split(r"^Node ", text, flags=re.MULTILINE)[1:]:
-        spanned = re.search(r"^\s+spanned\s+(\d+)", zone, re.MULTILINE)
-        start = re.search(r"^\s+start_pfn:\s+(\d+)", zone, re.MULTILINE)
-        if spanned and start and int(spanned[1]):
-            ranges.append((int(start[1]), int(start[1]) + int(spanned[1])))
-    return sorted(ranges)
+    pfns = [some for some in pfns if len(some)]
+    if not pfns:
+        return np.empty(0, np.uint64)
+    span = max(int(some.max()) for some in pfns) + 1
+    if span > max(_DENSE_ALWAYS, _DENSE * sum(map(len, pfns))):
+        return np.unique(np.concatenate(pfns))
+    seen = np.zeros(span, np.bool_)
+    for some in pfns:
+        seen[some] = True
+    return np.flatnonzero(seen).astype(np.uint64)
 
 
 def runs_of(pfns: U64) -> Ranges:
@@ -108,7 +88,7 @@ def runs_of(pfns: U64) -> Ranges:
     """
     if not len(pfns):
         return []
-    cuts = np.flatnonzero(np.diff(pfns) > np.uint64(_GAP))
+    cuts = np.flatnonzero(np.diff(pfns) > np.uint64(GAP + 1))
     starts = pfns[np.concatenate(([0], cuts + 1))]
     ends = pfns[np.append(cuts, len(pfns) - 1)] + np.uint64(1)
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
@@ -125,11 +105,12 @@ def read_ranges(ranges: Ranges) -> KernelPages:
         If they may not be read.
     """
     total = sum(end - start for start, end in ranges)
-    counts, flags = np.zeros(total, np.uint64), np.full(total, int(Kpf.NOPAGE), np.uint64)
+    counts = np.zeros(total, np.int32)
+    flags = np.full(total, int(Kpf.NOPAGE), np.uint64)
     with ThreadPoolExecutor(2) as pool:  # the reads run outside the interpreter lock
         reads = [
-            pool.submit(_read_into, "/proc/kpagecount", ranges, counts),
-            pool.submit(_read_into, "/proc/kpageflags", ranges, flags),
+            pool.submit(_read_into, KPAGECOUNT, ranges, counts),
+            pool.submit(_read_into, KPAGEFLAGS, ranges, flags),
         ]
         for read in reads:
             read.result()
@@ -138,32 +119,53 @@ def read_ranges(ranges: Ranges) -> KernelPages:
     for start, end in ranges:
         pfns[at : at + end - start] = np.arange(start, end, dtype=np.uint64)
         at += end - start
-    return KernelPages(pfns, counts.astype(np.int32), flags)
+    return KernelPages(pfns, counts, flags)
 
 
 def read_frames(pfns: U64) -> KernelPages:
     """Read both files for the given ascending frames only."""
     pages = read_ranges(runs_of(pfns))
-    wanted = np.searchsorted(pages.pfns, pfns)
-    return KernelPages(pfns, pages.counts[wanted], pages.flags[wanted])
+    if len(pages.pfns) == len(pfns):
+        return pages
+    rows = pages.find(pfns)
+    return KernelPages(pfns, pages.counts[rows], pages.flags[rows])
 
 
-def _read_into(path: str, ranges: Ranges, out: U64) -> None:
+def merged(pages: KernelPages, pfns: U64) -> KernelPages:
+    """Return ``pages`` with those of the ascending ``pfns`` added (read now) that it lacks."""
+    missing = pfns[pages.find(pfns) < 0]
+    if not len(missing):
+        return pages
+    extra = read_frames(missing)
+    both = np.concatenate((pages.pfns, extra.pfns))
+    order = np.argsort(both, kind="stable")
+    counts = np.concatenate((pages.counts, extra.counts))[order]
+    return KernelPages(both[order], counts, np.concatenate((pages.flags, extra.flags))[order])
+
+
+def _read_into(path: str, ranges: Ranges, out: npt.NDArray[Any]) -> None:
     """Fill ``out``; frames beyond the end of memory keep what they hold."""
+    fd = _open(path)
+    words = np.empty(_CHUNK, np.uint64)
+    view = words.data.cast("B")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        at = 0
+        for start, end in ranges:
+            for first in range(start, end, _CHUNK):
+                wanted = min(_CHUNK, end - first)
+                got = os.preadv(fd, [view[: wanted * 8]], first * 8) // 8
+                out[at : at + got] = words[:got]
+                at += wanted
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise MissingFeatureError(
             f"this kernel has no {path}: it needs CONFIG_PROC_PAGE_MONITOR"
         ) from None
     except PermissionError:
         raise PrivilegeError(f"may not read {path}: run as root (CAP_SYS_ADMIN)") from None
-    try:
-        at = 0
-        for start, end in ranges:
-            for first in range(start, end, _CHUNK):
-                view = out[at : at + min(_CHUNK, end - first)]
-                os.preadv(fd, [view.data.cast("B")], first * 8)
-                at += min(_CHUNK, end - first)
-    finally:
-        os.close(fd)

@@ -6,24 +6,33 @@
     55d0c0a00000-55d0c0a21000 rw-p 00001000 fe:00 1234    /usr/bin/cat
     start        end          perm offset   dev   inode   name
 
-The name is a file's path if the inode is not 0, with ``\\012`` for a newline in it and
-`` (deleted)`` behind it if it has no name any more. With inode 0 it is one of the kernel's own
-names (``[heap]``, ``[stack]``, ``[vdso]``, ``[anon:...]``) or empty. A file may be called
-``[heap]`` or ``1000-2000``; only the inode tells. Shared anonymous memory looks like a deleted
-file: ``/dev/zero (deleted)``, with an inode.
+With a device or an inode the name is a file's path: ``\\012`` stands for a newline in it, and
+`` (deleted)`` is put behind it if the file has no name any more. Without, it is one of the
+kernel's own names (``[heap]``, ``[stack]``, ``[vdso]``, ``[anon:...]``) or empty. So a file called
+``[heap]`` or ``1000-2000`` is no trouble. Shared anonymous memory is a deleted file of the
+kernel's own, ``/dev/zero (deleted)``, and shows as ``[anon_shmem:...]`` where it was given a name.
+
+What cannot be told: a file whose name really ends in `` (deleted)``, or really holds the four
+characters ``\\012``.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
-from rmap.errors import MissingFeatureError
 from rmap.image.flags import VM_LETTERS, Vm
+from rmap.source.proc.files import Malformed
 
-_RANGE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ", re.MULTILINE)
+_LINE = re.compile(
+    rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp]) ([0-9a-f]{1,16}) "
+    rb"([0-9a-f]{1,8}):([0-9a-f]{1,8}) ([0-9]{1,20}) *(.*)",
+    re.DOTALL,
+)
+_RANGE = re.compile(rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ", re.MULTILINE)
 _DELETED = b" (deleted)"
+_NAMED_SHMEM = b"[anon_shmem:"
+_SHMEM_PATH = "/dev/zero"
 #: The vsyscall page belongs to the kernel's half and is in no process's page table.
 _USER_END = 1 << 63
 _PERMISSIONS = {
@@ -51,10 +60,6 @@ class MapsLine(NamedTuple):
     deleted: bool
 
 
-class BadMapsLine(MissingFeatureError):
-    """A line that is not of the documented form: a kernel that this rmap does not know."""
-
-
 def decode_text(raw: bytes) -> str:
     """Return bytes of a name as text; what is not UTF-8 stands as ``\\xNN``.
 
@@ -64,61 +69,71 @@ def decode_text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def unescape(raw: bytes) -> bytes:
-    """Undo the only escape of ``maps``: ``\\012`` is a newline.
-
-    A backslash itself is not escaped by the kernel, so a name that really holds the four
-    characters ``\\012`` cannot be told from a newline.
-
-    >>> unescape(b"/tmp/a\\\\012b")
-    b'/tmp/a\\nb'
-    """
-    return raw.replace(b"\\012", b"\n") if b"\\012" in raw else raw
-
-
 def parse_line(line: bytes) -> MapsLine:
     """Parse one line without its newline.
 
     Raises
     ------
-    BadMapsLine
+    Malformed
         If it is not of the documented form.
 
     >>> parse_line(b"1000-3000 rw-p 00000000 00:00 0      [heap]").name
     '[heap]'
     """
-    fields = line.split(b" ", 5)
-    try:
-        start, end = fields[0].split(b"-")
-        major, minor = fields[3].split(b":")
-        flags = _PERMISSIONS[fields[1]]
-        first, last, offset = int(start, 16), int(end, 16), int(fields[2], 16)
-        device = int(major, 16) << 20 | int(minor, 16)
-        inode = int(fields[4])
-    except (ValueError, KeyError, IndexError):
-        raise BadMapsLine(f"not a line of maps: {line!r}") from None
-    raw = fields[5].lstrip(b" ") if len(fields) > 5 else b""
-    path = name = ""
-    deleted = False
-    if inode or device:
-        deleted = raw.endswith(_DELETED)
-        path = decode_text(unescape(raw.removesuffix(_DELETED)))
-    else:
-        name = decode_text(unescape(raw))
-    return MapsLine(first, last, flags, offset, device, inode, path, name, deleted)
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise Malformed(f"not a line of /proc/PID/maps: {decode_text(line)!r}")
+    start, end, letters, offset, major, minor, number, raw = match.groups()
+    device = int(major, 16) << 20 | int(minor, 16)
+    inode = int(number)
+    path, name, deleted = _names(raw.replace(b"\\012", b"\n"), bool(device or inode))
+    return MapsLine(
+        start=int(start, 16),
+        end=int(end, 16),
+        flags=_PERMISSIONS[letters],
+        offset=int(offset, 16),
+        device=device,
+        inode=inode,
+        path=path,
+        name=name,
+        deleted=deleted,
+    )
 
 
-def parse_maps(text: bytes) -> list[MapsLine]:
+def _names(raw: bytes, of_file: bool) -> tuple[str, str, bool]:
+    """Return (path, name, deleted)."""
+    if not of_file:
+        return "", decode_text(raw), False
+    if raw.startswith(_NAMED_SHMEM):
+        return _SHMEM_PATH, decode_text(raw), True
+    deleted = raw.endswith(_DELETED)
+    return decode_text(raw.removesuffix(_DELETED) if deleted else raw), "", deleted
+
+
+def parse_maps(text: bytes, known: dict[bytes, MapsLine] | None = None) -> list[MapsLine]:
     """Parse the whole of a ``maps`` file; the kernel's own vsyscall page is left out.
 
-    Raises `BadMapsLine` for a line of another form.
+    Parameters
+    ----------
+    text
+        The file.
+    known
+        Lines parsed before, which is added to: processes forked from one another have most lines
+        in common, and a look-up is much cheaper than parsing.
+
+    Raises `Malformed` for a line of another form.
     """
-    lines = [_parse_known_line(line) for line in text.split(b"\n") if line]
-    return [line for line in lines if line.start < _USER_END]
-
-
-#: Forked processes have the same lines; a parsed one is immutable.
-_parse_known_line = lru_cache(maxsize=1 << 14)(parse_line)
+    known = {} if known is None else known
+    lines = []
+    for raw in text.split(b"\n"):
+        line = known.get(raw)
+        if line is None:
+            if not raw:
+                continue
+            line = known[raw] = parse_line(raw)
+        if line.start < _USER_END:
+            lines.append(line)
+    return lines
 
 
 def vma_ranges(text: bytes) -> list[tuple[int, int]]:

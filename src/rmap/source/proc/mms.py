@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which processes share an address space (CLONE_VM, vfork): it must be counted once.
 
-``kcmp(KCMP_VM)`` says whether two processes share one, and orders those that do not, so a group
-is sorted with it. Only processes whose stat shows the same layout are compared. Where the kernel
-has no kcmp (CONFIG_KCMP), processes are taken to share nothing: a shared mm is then read once for
-each of its processes, and its pages show more mappings than the kernel counts.
+``kcmp(KCMP_VM)`` says whether two processes share one, and orders those that do not, so they are
+sorted with it. Only processes whose stat shows the same layout are compared: forked ones, and
+those that really share. Where the kernel has no kcmp (CONFIG_KCMP), processes are taken to share
+nothing: a shared mm is then read once for each of its processes, and its pages show more mappings
+than the kernel counts.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 from collections.abc import Callable, Hashable, Mapping
 
+# The numbers of kcmp(2); an architecture that is not listed does without.
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}
 _KCMP_VM = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: Compare two processes: 0 the same mm, 1 or 2 an order between different ones.
+#: Compare the address spaces of two tasks: 0 the same, 1 less, 2 greater. May raise OSError.
 Compare = Callable[[int, int], int]
 
 
 def kcmp_vm(first: int, second: int) -> int:
-    """Compare the address spaces of two processes.
+    """Compare the address spaces of two tasks (process or thread ids).
 
     Returns
     -------
-    0 the same, 1 less, 2 greater, 3 different without an order.
+    0 the same, 1 less, 2 greater, in an order that is as good as any.
 
     Raises
     ------
@@ -36,7 +39,7 @@ def kcmp_vm(first: int, second: int) -> int:
     """
     number = _SYS_KCMP.get(os.uname().machine)
     if number is None:
-        raise OSError(38, "no kcmp on this architecture")
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     result = int(_libc.syscall(number, first, second, _KCMP_VM, 0, 0))
     if result < 0:
         code = ctypes.get_errno()
@@ -45,14 +48,14 @@ def kcmp_vm(first: int, second: int) -> int:
 
 
 def group_by_mm(layouts: Mapping[int, Hashable], compare: Compare = kcmp_vm) -> list[list[int]]:
-    """Group processes that share an address space.
+    """Group tasks that share an address space.
 
     Parameters
     ----------
     layouts
-        Process id to a fingerprint that processes of one mm have in common.
+        Task id to a fingerprint that the tasks of one mm have in common.
     compare
-        As :func:`kcmp_vm`; an ``OSError`` counts as "different".
+        As :func:`kcmp_vm`. A task that it fails for is alone.
 
     Returns
     -------
@@ -62,29 +65,58 @@ def group_by_mm(layouts: Mapping[int, Hashable], compare: Compare = kcmp_vm) -> 
     [[1, 3], [2]]
     """
     similar: dict[Hashable, list[int]] = {}
-    for pid in sorted(layouts):
-        similar.setdefault(layouts[pid], []).append(pid)
+    for task in sorted(layouts):
+        similar.setdefault(layouts[task], []).append(task)
     groups = []
-    for pids in similar.values():
-        groups.extend([pids] if len(pids) == 1 else _split(pids, compare))
+    for tasks in similar.values():
+        groups.extend([tasks] if len(tasks) == 1 else _split(tasks, compare))
     return sorted(groups)
 
 
-def _split(pids: list[int], compare: Compare) -> list[list[int]]:
+def _split(tasks: list[int], compare: Compare) -> list[list[int]]:
+    """Group tasks of equal layout, leaving out, one by one, those that cannot be compared."""
+    alone: list[list[int]] = []
+    while True:
+        broken: set[int] = set()
+        ordered = _sorted(tasks, compare, broken)
+        if not broken:
+            break
+        alone.extend([task] for task in tasks if task in broken)
+        tasks = [task for task in tasks if task not in broken]
+    groups: list[list[int]] = []
+    for task, same in ordered:
+        if same:
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    return [sorted(group) for group in groups] + alone
+
+
+def _sorted(tasks: list[int], compare: Compare, broken: set[int]) -> list[tuple[int, bool]]:
+    """Sort tasks; return each with whether it has the same mm as the one before.
+
+    Those that cannot be compared are added to ``broken``, and the result is then of no use.
+    """
+
     def order(first: int, second: int) -> int:
         try:
             result = compare(first, second)
         except OSError:
-            result = 3
-        if result == 0:
+            broken.update(_culprits(first, second, compare))
             return 0
-        # Without an order from the kernel, the ids give one.
-        return -1 if result == 1 or (result == 3 and first < second) else 1
+        return 0 if result == 0 else -1 if result == 1 else 1
 
-    groups: list[list[int]] = []
-    for pid in sorted(pids, key=functools.cmp_to_key(order)):
-        if groups and order(groups[-1][0], pid) == 0:
-            groups[-1].append(pid)
-        else:
-            groups.append([pid])
-    return [sorted(group) for group in groups]
+    ordered = sorted(tasks, key=functools.cmp_to_key(order))
+    pairs = zip([None, *ordered], ordered, strict=False)
+    return [(task, before is not None and order(before, task) == 0) for before, task in pairs]
+
+
+def _culprits(first: int, second: int, compare: Compare) -> set[int]:
+    """Which of two tasks cannot be compared with itself; both if it is only the pair."""
+    found = set()
+    for task in (first, second):
+        try:
+            compare(task, task)
+        except OSError:
+            found.add(task)
+    return found or {first, second}

@@ -5,25 +5,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from rmap.errors import PrivilegeError, TargetError
-from rmap.image.arrays import distinct, positions
+from rmap.errors import MissingFeatureError, PrivilegeError, TargetError
 from rmap.image.image import MemoryImage
+from rmap.image.schema import TABLES
+from rmap.image.table import Table
 from rmap.source import Progress, no_progress
 from rmap.source.proc import tables
-from rmap.source.proc.contents import Contents, changed_frames, frames_of, read_pass
+from rmap.source.proc.consistency import changed_frames
+from rmap.source.proc.contents import Pass, Space, read_pass
+from rmap.source.proc.entries import PAGE_SIZE, U64, frames_of
 from rmap.source.proc.files import list_pids
 from rmap.source.proc.freeze import frozen
-from rmap.source.proc.kpage import KernelPages, ram_ranges, read_frames, read_ranges
-from rmap.source.proc.mms import group_by_mm
+from rmap.source.proc.kernelconfig import keeps_page_mapcounts, kernel_config
+from rmap.source.proc.kpage import KernelPages, distinct, merged, read_frames, read_ranges
 from rmap.source.proc.privilege import require_pfns
-from rmap.source.proc.survey import Process, own_pids, survey
-
-U64 = npt.NDArray[np.uint64]
+from rmap.source.proc.ram import Ranges, ram_ranges
+from rmap.source.proc.survey import Process, look_at
 
 
 def snapshot(
@@ -45,7 +47,7 @@ def snapshot(
     ram
         Describe every page of RAM; otherwise only the pages that were found mapped.
     vm_flags
-        Take exact VM_ bits from ``smaps``. That makes the kernel walk all page tables once more;
+        Take exact VM_ bits from ``smaps``. That makes the kernel walk all page tables twice more;
         otherwise ``vmas.flags`` has the permissions and whether the VMA is shared.
     progress
         Told how far the reading has come.
@@ -59,7 +61,7 @@ def snapshot(
     PrivilegeError
         Without CAP_SYS_ADMIN, or if a process of ``pids`` may not be read.
     TargetError
-        If a process of ``pids`` or ``freeze`` does not exist.
+        If a process of ``pids`` or ``freeze`` does not exist, or is the reader itself.
     MissingFeatureError
         If the kernel lacks one of the files.
 
@@ -67,37 +69,106 @@ def snapshot(
     """
     require_pfns()
     started = time.time_ns()
+    if pids is not None:
+        for pid in pids:
+            _require_process(pid)
     with frozen(freeze) as helpers:
-        if pids is not None:
-            _require_existing(pids)
-        own = own_pids(helpers)
-        everyone = list_pids()
-        processes = survey(everyone if pids is None else sorted(set(pids)), own)
-        found = _read(processes, ram, progress or no_progress)
-        if pids is not None:
-            _require_read(processes)
-        exact = _exact_flags(found, vm_flags)
+        reading = _read(pids, {os.getpid(), *helpers}, ram, vm_flags, progress or no_progress)
+    if pids is not None:
+        _require_readable(reading.processes)
     machine = {
         "kernel_release": os.uname().release,
         "architecture": os.uname().machine,
-        "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "page_size": PAGE_SIZE,
         "time_ns": started,
         "duration_ns": time.time_ns() - started,
         "source": "proc",
         "scope": "machine" if pids is None else "processes",
-        "consistency": "frozen" if _all_frozen(processes, freeze) else "passes",
-        "page_mapcount": keeps_page_mapcounts(),
+        "consistency": "frozen" if _all_frozen(reading.spaces, freeze) else "passes",
+        "page_mapcount": keeps_page_mapcounts(kernel_config()),
     }
-    return tables.build(machine, processes, found, exact)
+    vmas, files = tables.vmas_and_files(reading.spaces)
+    return MemoryImage(
+        {
+            "machine": Table.from_rows(TABLES["machine"], [machine]),
+            "ram": tables.ram_table(reading.ram),
+            "processes": tables.processes_table(reading.processes, reading.spaces),
+            "mms": tables.mms_table(reading.spaces),
+            "vmas": vmas,
+            "ptes": tables.ptes_table(reading.spaces, reading.pages, vmas),
+            "pages": tables.pages_table(reading.pages, reading.changed),
+            "files": files,
+        }
+    )
 
 
-def _require_existing(pids: Collection[int]) -> None:
-    for pid in pids:
-        if not os.path.exists(f"/proc/{pid}"):
-            raise TargetError(f"no such process: {pid}")
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What was read: the second pass, those the first one saw only, and the kernel's counts."""
+
+    processes: list[Process]
+    spaces: list[Space]
+    pages: KernelPages
+    changed: U64
+    ram: Ranges
 
 
-def _require_read(processes: list[Process]) -> None:
+def _read(
+    pids: Collection[int] | None,
+    own: set[int],
+    ram: bool,
+    vm_flags: bool,
+    progress: Progress,
+) -> _Reading:
+    """Two passes over the page tables with the kernel's counts between them."""
+
+    def wanted() -> list[int]:
+        return list_pids() if pids is None else sorted(set(pids))
+
+    before = read_pass(wanted(), own, progress, "page tables")
+    ranges = ram_ranges()
+    if ram and not ranges:
+        raise MissingFeatureError(
+            "neither /proc/iomem nor /proc/zoneinfo tells where RAM is; name the processes to read"
+        )
+    progress("page counts", 0, 1)
+    pages = read_ranges(ranges) if ram else read_frames(_frames(before.spaces, ranges))
+    progress("page counts", 1, 1)
+    after = read_pass(wanted(), own, progress, "page tables again", vm_flags=vm_flags)
+    changed = changed_frames(before.spaces, after.spaces)
+    if not ram:
+        pages = merged(pages, _frames(after.spaces, ranges))
+    return _Reading(_everyone(before, after), after.spaces, pages, changed, ranges)
+
+
+def _frames(spaces: Iterable[Space], ranges: Ranges) -> U64:
+    """Return the frames that are mapped, up to the end of RAM: what is beyond are devices."""
+    end = np.uint64(ranges[-1][1] if ranges else 1 << 55)
+    parts = [frames_of(space.contents.entries) for space in spaces]
+    return distinct([part if (part < end).all() else part[part < end] for part in parts])
+
+
+def _everyone(before: Pass, after: Pass) -> list[Process]:
+    """The processes of the second pass, and those that had vanished by then."""
+    seen = {process.pid for process in after.processes}
+    vanished = [process for process in before.processes if process.pid not in seen]
+    for process in vanished:
+        process.state = "vanished"
+    return after.processes + vanished
+
+
+def _require_process(pid: int) -> None:
+    """Raise TargetError unless ``pid`` is a process (not a thread of one) other than we."""
+    if pid == os.getpid():
+        raise TargetError(f"process {pid} is rmap itself, and reading changes its memory")
+    process = look_at(pid)
+    if process.state == "vanished":
+        raise TargetError(f"no such process: {pid}")
+    if process.status is not None and process.status.tgid not in (-1, pid):
+        raise TargetError(f"{pid} is a thread of process {process.status.tgid}: name that")
+
+
+def _require_readable(processes: Iterable[Process]) -> None:
     for process in processes:
         if process.state == "denied":
             raise PrivilegeError(
@@ -105,77 +176,6 @@ def _require_read(processes: list[Process]) -> None:
             )
 
 
-def _all_frozen(processes: list[Process], freeze: Collection[int]) -> bool:
-    read = {process.pid for process in processes if process.readable}
+def _all_frozen(spaces: list[Space], freeze: Collection[int]) -> bool:
+    read = {process.pid for space in spaces for process in space.processes}
     return bool(read) and read <= set(freeze)
-
-
-def _read(processes: list[Process], ram: bool, progress: Progress) -> tables.Findings:
-    """Two passes over the page tables with the kernel's counts between them."""
-    groups = _groups(processes)
-    by_pid = {process.pid: process for process in processes}
-    leaders = [by_pid[group[0]] for group in groups]
-    before = read_pass(leaders, progress, "page tables")
-    progress("page counts", 0, 1)
-    ranges = ram_ranges()
-    pages = read_ranges(ranges) if ram else read_frames(_frames(before))
-    progress("page counts", 1, 1)
-    after = read_pass(leaders, progress, "page tables again", before)
-    changed = changed_frames(before, after)
-    if not ram:
-        pages = _add_frames(pages, changed)
-    for group in groups:
-        for pid in group[1:]:
-            by_pid[pid].state = by_pid[group[0]].state
-    groups = [group for group in groups if group[0] in after]
-    return tables.Findings(groups, after, pages, changed, ranges)
-
-
-def _groups(processes: list[Process]) -> list[list[int]]:
-    """Group the readable processes by address space."""
-    return group_by_mm(
-        {
-            process.pid: process.stat.layout
-            for process in processes
-            if process.readable and process.stat is not None
-        }
-    )
-
-
-def _frames(contents: Mapping[int, Contents]) -> U64:
-    parts = [frames_of(content.words) for content in contents.values()]
-    return distinct(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
-
-
-def _add_frames(pages: KernelPages, frames: U64) -> KernelPages:
-    """Add frames that only the second pass found; they count as changed, whatever they hold."""
-    extra = read_frames(frames[positions(pages.pfns, frames) < 0])
-    pfns = np.concatenate((pages.pfns, extra.pfns))
-    order = np.argsort(pfns, kind="stable")
-    counts = np.concatenate((pages.counts, extra.counts))[order]
-    return KernelPages(pfns[order], counts, np.concatenate((pages.flags, extra.flags))[order])
-
-
-def _exact_flags(found: tables.Findings, wanted: bool) -> dict[int, dict[int, int]]:
-    """VM_ bits by pid and VMA start: of all processes, or where a VM_PFNMAP is suspected.
-
-    A VM_PFNMAP mapping of RAM looks like any other in pagemap, but the kernel does not count it.
-    What gives it away is a mapped page with a count of 0.
-    """
-    pids = list(found.contents) if wanted else found.suspects()
-    return {pid: tables.read_vm_flags(pid) for pid in pids}
-
-
-def keeps_page_mapcounts() -> bool:
-    """Whether the kernel counts mappings of every page of a large folio.
-
-    With CONFIG_NO_PAGE_MAPCOUNT (since 6.15, experimental) ``kpagecount`` shows an average. Where
-    ``/proc/config.gz`` does not tell, the common configuration is assumed.
-    """
-    import gzip
-
-    try:
-        with gzip.open("/proc/config.gz", "rb") as config:
-            return b"\nCONFIG_NO_PAGE_MAPCOUNT=y\n" not in config.read()
-    except OSError:
-        return True

@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a process says of itself: ``status``, ``stat``, ``cmdline``, ``cgroup``.
 
-A command name is any bytes: blanks, parentheses, newlines. In ``stat`` it stands between the
-first ``(`` and the last ``)``; in ``status`` newlines and backslashes of it are escaped.
+A command name is any bytes: blanks, parentheses, newlines. In ``stat`` it stands as it is between
+the first ``(`` and the last ``)``; in ``status`` newlines and backslashes of it are escaped, so it
+cannot forge a line.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from rmap.source.proc.files import Malformed
 from rmap.source.proc.maps import decode_text
 
 _KIB = 1024
-#: Fields of stat behind the command name that tell one address space from another: the bounds
-#: of code, stack, data, heap, arguments and environment (fields 26-28 and 45-51 of proc(5)).
-_LAYOUT_FIELDS = (23, 24, 25, 42, 43, 44, 45, 46, 47, 48)
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+#: PF_KTHREAD of the task's flags (``include/linux/sched.h``).
+_PF_KTHREAD = 0x00200000
+#: Fields of stat behind the command name, counted from the state, which is number 3 in proc(5).
+_PPID, _FLAGS, _THREADS, _START_TIME = 1, 6, 17, 19
+#: What tells address spaces apart: the bounds of code, stack, data, heap, arguments and
+#: environment (fields 26-28 and 45-51 of proc(5)). The kernel keeps them in the mm.
+_LAYOUT = (23, 24, 25, 42, 43, 44, 45, 46, 47, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +34,18 @@ class Stat:
     ppid: int
     threads: int
     start_time: int
+    kernel_thread: bool
     layout: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``/proc/PID/status``: owner and memory counters in bytes (-1 where there is no mm)."""
+    """``/proc/PID/status``: owner and memory counters in bytes (-1 where there is no mm).
 
+    ``tgid`` is the process that a task is a thread of, -1 unknown.
+    """
+
+    tgid: int
     uid: int
     rss_anon: int
     rss_file: int
@@ -42,25 +55,33 @@ class Status:
 
 
 def parse_stat(text: bytes) -> Stat:
-    """Parse ``/proc/PID/stat``. Raises ValueError if it is not of that form.
+    """Parse ``/proc/PID/stat``.
+
+    Raises
+    ------
+    Malformed
+        If it is not of the documented form.
 
     >>> parse_stat(b"7 (a) b) S 1 " + b" ".join([b"0"] * 48)).comm
     'a) b'
     """
     head, close, tail = text.rpartition(b")")
     _, bracket, comm = head.partition(b"(")
-    if not close or not bracket:
-        raise ValueError("no command name in stat")
     fields = tail.split()
-    if len(fields) <= max(_LAYOUT_FIELDS):
-        raise ValueError(f"only {len(fields)} fields in stat")
+    try:
+        numbers = [int(field) for field in fields[1 : max(_LAYOUT) + 1]]
+    except ValueError:
+        numbers = []
+    if not close or not bracket or len(numbers) < max(_LAYOUT):
+        raise Malformed(f"not the form of /proc/PID/stat: {decode_text(text)!r}")
     return Stat(
         comm=decode_text(comm),
         state=fields[0].decode("ascii", "replace"),
-        ppid=int(fields[1]),
-        threads=int(fields[17]),
-        start_time=int(fields[19]),
-        layout=tuple(int(fields[i]) for i in _LAYOUT_FIELDS),
+        ppid=numbers[_PPID - 1],
+        threads=numbers[_THREADS - 1],
+        start_time=numbers[_START_TIME - 1],
+        kernel_thread=bool(numbers[_FLAGS - 1] & _PF_KTHREAD),
+        layout=tuple([numbers[i - 1] for i in _LAYOUT]),
     )
 
 
@@ -73,15 +94,19 @@ def parse_status(text: bytes) -> Status:
     values: dict[bytes, bytes] = {}
     for line in text.split(b"\n"):
         key, _, value = line.partition(b":")
-        values.setdefault(key, value)  # the first: a name cannot forge a later line, but may try
-    uid = values.get(b"Uid", b"").split()
+        values.setdefault(key, value)
+
+    def number(key: bytes) -> int:
+        words = values.get(key, b"").split()
+        return int(words[0]) if words and _NUMBER.fullmatch(words[0]) else -1
 
     def size(key: bytes) -> int:
-        words = values.get(key, b"").split()
-        return int(words[0]) * _KIB if words and words[0].isdigit() else -1
+        kilobytes = number(key)
+        return kilobytes * _KIB if kilobytes >= 0 else -1
 
     return Status(
-        uid=int(uid[0]) if uid and uid[0].isdigit() else -1,
+        tgid=number(b"Tgid"),
+        uid=number(b"Uid"),
         rss_anon=size(b"RssAnon"),
         rss_file=size(b"RssFile"),
         rss_shmem=size(b"RssShmem"),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ from rmap.source.proc.status import (
 )
 
 _DEAD = {"Z", "X", "x"}
+#: Start time and layout of the address space: another one if the pid names another process by
+#: now, or if the process has executed another program.
+Identity = tuple[int, tuple[int, ...]]
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Process:
     """One process as a row of the image's table, and how to read its memory.
 
     ``task`` is a thread to read instead of the process: its first thread has exited. ``state``
-    is the ``status`` column of the schema.
+    is the ``status`` column of the schema. ``identity`` is that of the task to be read.
     """
 
     pid: int
@@ -35,6 +37,7 @@ class Process:
     task: int | None = None
     stat: Stat | None = None
     status: Status | None = None
+    identity: Identity | None = None
     cmdline: str = ""
     cgroup: str = ""
 
@@ -44,9 +47,26 @@ class Process:
         return self.state == "ok"
 
     @property
+    def reader_id(self) -> int:
+        """The task through which its memory is read."""
+        return self.pid if self.task is None else self.task
+
+    @property
     def user(self) -> str:
         """Name of its user."""
         return "" if self.status is None else user_name(self.status.uid)
+
+    def become(self, other: Process) -> None:
+        """Take over all that was found out about the same pid later."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def is_same(self) -> bool:
+        """Whether the pid still is the same process, and runs the same program.
+
+        Raises `Gone` or `Denied`.
+        """
+        return _identity(_read_stat(self.pid, self.task)) == self.identity
 
 
 @cache
@@ -63,26 +83,40 @@ def survey(pids: Iterable[int], own: Collection[int]) -> list[Process]:
 
     Never raises for a process that vanishes or refuses: its ``state`` says so.
     """
-    return [_look_at(Process(pid), pid in own) for pid in pids]
+    return [look_at(pid, own) for pid in pids]
 
 
-def _look_at(process: Process, own: bool) -> Process:
+def look_at(pid: int, own: Collection[int] = ()) -> Process:
+    """Look at one process. Never raises for one that vanishes or refuses."""
+    process = Process(pid)
     try:
-        process.stat = parse_stat(read_file(process.pid, "stat"))
-        process.status = parse_status(read_file(process.pid, "status"))
-        process.cgroup = _optional(process.pid, "cgroup", parse_cgroup)
-        process.cmdline = _optional(process.pid, "cmdline", parse_cmdline)
-        if own:
+        process.stat = _read_stat(pid)
+        process.identity = _identity(process.stat)
+        process.status = parse_status(read_file(pid, "status"))
+        process.cgroup = _optional(pid, "cgroup", parse_cgroup)
+        process.cmdline = _optional(pid, "cmdline", parse_cmdline)
+        if pid in own:
             process.state = "self"
-        elif process.stat.state in _DEAD:
-            _find_living_thread(process)
-        elif process.status.rss_anon < 0:
+        elif process.stat.kernel_thread:
             process.state = "kernel"
-    except (Gone, ValueError):
+        elif process.stat.state in _DEAD and not find_living_thread(process):
+            process.state = "zombie"
+    except Gone:
         process.state = "vanished"
     except Denied:
         process.state = "denied"
     return process
+
+
+def _read_stat(pid: int, task: int | None = None) -> Stat:
+    text = read_file(pid, "stat", task)
+    if not text:
+        raise Gone(f"process {pid} has exited")
+    return parse_stat(text)
+
+
+def _identity(stat: Stat) -> Identity:
+    return stat.start_time, stat.layout
 
 
 def _optional(pid: int, name: str, parse: Callable[[bytes], str]) -> str:
@@ -93,19 +127,19 @@ def _optional(pid: int, name: str, parse: Callable[[bytes], str]) -> str:
         return ""
 
 
-def _find_living_thread(process: Process) -> None:
-    """A zombie may be the first thread of a process whose other threads live on."""
+def find_living_thread(process: Process) -> bool:
+    """Read the process through a thread that lives, if its first one has exited.
+
+    Returns whether there is one. Raises `Gone` if the whole process has vanished, `Denied`.
+    """
     for task in list_tasks(process.pid):
         try:
-            if parse_stat(read_file(process.pid, "stat", task)).state not in _DEAD:
-                process.task = task
+            stat = _read_stat(process.pid, task)
+            if stat.state not in _DEAD and task != process.reader_id:
                 process.status = parse_status(read_file(process.pid, "status", task))
-                return
+                process.identity = _identity(stat)
+                process.task = task
+                return True
         except Gone:
             continue
-    process.state = "zombie"
-
-
-def own_pids(helpers: Collection[int]) -> set[int]:
-    """The reader and its helpers: reading makes them copy their own pages, so they are left out."""
-    return {os.getpid(), *helpers}
+    return False

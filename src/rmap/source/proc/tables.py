@@ -3,159 +3,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rmap.image.flags import Kpf, Pte, Vm
-from rmap.image.image import MemoryImage
 from rmap.image.schema import TABLES
 from rmap.image.table import Table
-from rmap.source.proc.contents import Contents, frames_of
-from rmap.source.proc.files import Denied, Gone, read_file
-from rmap.source.proc.kpage import KernelPages, Ranges
-from rmap.source.proc.maps import MapsLine, parse_maps, parse_vm_flags
-from rmap.source.proc.pagemap import PAGE_SIZE
+from rmap.source.proc.contents import Space
+from rmap.source.proc.entries import PAGE_SIZE, PMD_ORDER, PUD_ORDER, U64, decode
+from rmap.source.proc.kpage import KernelPages
+from rmap.source.proc.maps import MapsLine, parse_maps
+from rmap.source.proc.ram import Ranges
 from rmap.source.proc.survey import Process
 
-U64 = npt.NDArray[np.uint64]
+Columns = dict[str, npt.NDArray[Any]]
 
-#: Mapped by the kernel into every process, by frame number and not counted.
-_PFN_MAPPED_NAMES = ("[vvar]", "[vvar_vclock]")
-_NOT_COUNTED = np.uint64(Kpf.ZERO_PAGE | Kpf.NOPAGE)
-_PUD_ORDER = 18
-_PMD_ORDER = 9
-_BLOCKS = 1 << (_PUD_ORDER - _PMD_ORDER)
+_NOT_A_PAGE = np.uint64(Kpf.ZERO_PAGE | Kpf.NOPAGE)
+_BLOCKS = 1 << (PUD_ORDER - PMD_ORDER)
 
 
-@dataclass(slots=True)
-class Findings:
-    """What the passes found.
-
-    ``groups`` are the processes of each address space (one is in ``contents`` by its first pid),
-    ``changed`` the frames that did not stand still.
-    """
-
-    groups: list[list[int]]
-    contents: Mapping[int, Contents]
-    pages: KernelPages
-    changed: U64
-    ram: Ranges
-
-    def suspects(self) -> list[int]:
-        """Processes that map a page of RAM which the kernel counts as mapped by nobody."""
-        uncounted = (self.pages.counts == 0) & (self.pages.flags & _NOT_COUNTED == 0)
-        changed = self.pages.rows(self.changed)
-        uncounted[changed[changed >= 0]] = False
-        found = []
-        for pid, contents in self.contents.items():
-            rows = self.pages.rows(frames_of(contents.entries))
-            if uncounted[rows[rows >= 0]].any():
-                found.append(pid)
-        return found
+def ram_table(ranges: Ranges) -> Table:
+    """Build ``ram``."""
+    starts, ends = zip(*ranges, strict=True) if ranges else ((), ())
+    return Table(TABLES["ram"], {"start_pfn": list(starts), "end_pfn": list(ends)})
 
 
-def read_vm_flags(pid: int) -> dict[int, int]:
-    """Return the VM_ bits of each VMA by its start; none if the process has gone."""
-    try:
-        return parse_vm_flags(read_file(pid, "smaps"))
-    except (Gone, Denied):
-        return {}
-
-
-def build(
-    machine: Mapping[str, Any],
-    processes: list[Process],
-    found: Findings,
-    exact: Mapping[int, Mapping[int, int]],
-) -> MemoryImage:
-    """Make the tables. ``exact`` has VM_ bits by pid and VMA start, where they are known."""
-    lines, line_mm = _all_lines(found)
-    flags = np.array([line.flags for line in lines], np.uint64)
-    for row, mm in enumerate(line_mm):
-        known = exact.get(found.groups[mm][0])
-        if known:
-            flags[row] = known.get(lines[row].start, int(flags[row]))
-    files, file_ids = _files(lines)
-    vmas = _vmas(lines, line_mm, flags, file_ids)
-    return MemoryImage(
-        {
-            "machine": Table.from_rows(TABLES["machine"], [machine]),
-            "ram": Table(
-                TABLES["ram"],
-                {
-                    "start_pfn": [start for start, _ in found.ram],
-                    "end_pfn": [end for _, end in found.ram],
-                },
-            ),
-            "processes": _processes(processes, found.groups),
-            "mms": _mms(processes, found.groups),
-            "vmas": vmas,
-            "ptes": _ptes(found, vmas),
-            "pages": _pages(found),
-            "files": files,
-        }
-    )
-
-
-def _all_lines(found: Findings) -> tuple[list[MapsLine], list[int]]:
-    lines: list[MapsLine] = []
-    owners: list[int] = []
-    for mm, group in enumerate(found.groups):
-        some = parse_maps(found.contents[group[0]].maps)
-        lines.extend(some)
-        owners.extend([mm] * len(some))
-    return lines, owners
-
-
-def _files(lines: list[MapsLine]) -> tuple[Table, list[int]]:
-    """One row for each device and inode; and the file of each line, -1 without."""
-    ids: dict[tuple[int, int], int] = {}
-    first: list[MapsLine] = []
-    of_line = []
-    for line in lines:
-        if not (line.inode or line.device):
-            of_line.append(-1)
-            continue
-        key = line.device, line.inode
-        if key not in ids:
-            ids[key] = len(first)
-            first.append(line)
-        of_line.append(ids[key])
-    columns = {
-        "file": list(range(len(first))),
-        "device": [line.device for line in first],
-        "inode": [line.inode for line in first],
-        "path": [line.path for line in first],
-        "deleted": np.array([line.deleted for line in first], np.bool_),
-    }
-    return Table(TABLES["files"], columns), of_line
-
-
-def _vmas(lines: list[MapsLine], owners: list[int], flags: U64, files: list[int]) -> Table:
-    return Table(
-        TABLES["vmas"],
-        {
-            "vma": np.arange(len(lines), dtype=np.int32),
-            "mm": owners,
-            "start": np.array([line.start for line in lines], np.uint64),
-            "end": np.array([line.end for line in lines], np.uint64),
-            "flags": flags,
-            "pgoff": np.array([line.offset // PAGE_SIZE for line in lines], np.uint64),
-            "device": np.array([line.device for line in lines], np.uint64),
-            "inode": np.array([line.inode for line in lines], np.uint64),
-            "path": [line.path for line in lines],
-            "name": [line.name for line in lines],
-            "file": files,
-        },
-    )
-
-
-def _processes(processes: list[Process], groups: list[list[int]]) -> Table:
-    mm_of = {pid: mm for mm, group in enumerate(groups) for pid in group}
+def processes_table(processes: Iterable[Process], spaces: list[Space]) -> Table:
+    """Build ``processes``, in any order given, ascending by pid."""
+    mm_of = {process.pid: mm for mm, space in enumerate(spaces) for process in space.processes}
     rows = [
         {
             "pid": process.pid,
@@ -170,66 +48,123 @@ def _processes(processes: list[Process], groups: list[list[int]]) -> Table:
             "threads": process.stat.threads if process.stat else -1,
             "status": process.state,
         }
-        for process in processes
+        for process in sorted(processes, key=lambda process: process.pid)
     ]
     return Table.from_rows(TABLES["processes"], rows)
 
 
-def _mms(processes: list[Process], groups: list[list[int]]) -> Table:
-    status_of = {process.pid: process.status for process in processes}
+def mms_table(spaces: list[Space]) -> Table:
+    """Build ``mms``: one row a space, in their order."""
     rows = []
-    for mm, group in enumerate(groups):
-        status = status_of[group[0]]
-        row = {"mm": mm, "pid": group[0], "users": len(group)}
+    for mm, space in enumerate(spaces):
+        first = space.processes[0]
+        row = {"mm": mm, "pid": first.pid, "users": len(space.processes)}
         for counter in ("rss_anon", "rss_file", "rss_shmem", "swap", "locked"):
-            row[counter] = getattr(status, counter) if status else -1
+            row[counter] = getattr(first.status, counter) if first.status else -1
         rows.append(row)
     return Table.from_rows(TABLES["mms"], rows)
 
 
-def _ptes(found: Findings, vmas: Table) -> Table:
-    entries = [found.contents[group[0]].entries for group in found.groups]
-    columns: dict[str, npt.NDArray[Any]] = {
-        "mm": np.repeat(
-            np.arange(len(entries), dtype=np.int32), [len(e.addresses) for e in entries]
-        ),
-        "address": _concatenate([e.addresses for e in entries], np.uint64),
-        "pfn": _concatenate([e.pfns for e in entries], np.uint64),
-        "order": _concatenate([e.orders for e in entries], np.uint8),
-        "flags": _concatenate([e.flags for e in entries], np.uint32),
+def vmas_and_files(spaces: list[Space]) -> tuple[Table, Table]:
+    """Build ``vmas`` and ``files``."""
+    lines: list[MapsLine] = []
+    owners: list[int] = []
+    flags: list[int] = []
+    known: dict[bytes, MapsLine] = {}
+    for mm, space in enumerate(spaces):
+        some = parse_maps(space.contents.maps, known)
+        exact = space.contents.vm_flags
+        lines.extend(some)
+        owners.extend([mm] * len(some))
+        flags.extend([exact.get(line.start, line.flags) for line in some])
+    files, of_line = _files(lines)
+    columns = {
+        "vma": np.arange(len(lines), dtype=np.int32),
+        "mm": np.array(owners, np.int32),
+        "start": _column([line.start for line in lines]),
+        "end": _column([line.end for line in lines]),
+        "flags": _column(flags),
+        "pgoff": _column([line.offset // PAGE_SIZE for line in lines]),
+        "device": _column([line.device for line in lines]),
+        "inode": _column([line.inode for line in lines]),
+        "path": [line.path for line in lines],
+        "name": [line.name for line in lines],
+        "file": np.array(of_line, np.int32),
     }
-    _mark_by_page(columns, found.pages)
-    _mark_pfn_mapped(columns, vmas)
-    _join_gigantic(columns, found.pages)
-    return Table(TABLES["ptes"], columns)
+    return Table(TABLES["vmas"], columns), files
+
+
+def _column(values: list[int]) -> U64:
+    return np.array(values, np.uint64)
+
+
+def _files(lines: list[MapsLine]) -> tuple[Table, list[int]]:
+    """One row for each device and inode; and the file of each line, -1 without."""
+    ids: dict[tuple[int, int], int] = {}
+    first: list[MapsLine] = []
+    of_line = []
+    for line in lines:
+        if not (line.inode or line.device):
+            of_line.append(-1)
+            continue
+        file = ids.setdefault((line.device, line.inode), len(first))
+        if file == len(first):
+            first.append(line)
+        of_line.append(file)
+    columns = {
+        "file": np.arange(len(first), dtype=np.int32),
+        "device": _column([line.device for line in first]),
+        "inode": _column([line.inode for line in first]),
+        "path": [line.path for line in first],
+        "deleted": np.array([line.deleted for line in first], np.bool_),
+    }
+    return Table(TABLES["files"], columns), of_line
+
+
+def ptes_table(spaces: list[Space], pages: KernelPages, vmas: Table) -> Table:
+    """Build ``ptes``; ``pages`` tell what is of hugetlbfs, and what is not reverse-mapped."""
+    entries = [space.contents.entries for space in spaces]
+    sizes = [len(some) for some in entries]
+    frames, flags = decode(_concatenate([some.words for some in entries], np.uint64))
+    columns: Columns = {
+        "mm": np.repeat(np.arange(len(entries), dtype=np.int32), sizes),
+        "address": _concatenate([some.addresses for some in entries], np.uint64),
+        "pfn": frames,
+        "order": _concatenate([some.orders for some in entries], np.uint8),
+        "flags": flags,
+    }
+    present = np.flatnonzero(flags & np.uint32(Pte.PRESENT))
+    kpf = pages.flags_of(frames[present])
+    flags[present[kpf & np.uint64(Kpf.HUGE) != 0]] |= np.uint32(Pte.HUGETLB)
+    flags[present[not_reverse_mapped(flags[present], kpf)]] |= np.uint32(Pte.SPECIAL)
+    _mark_shared_pfn_maps(columns, vmas)
+    return Table(TABLES["ptes"], _join_gigantic(columns, pages))
 
 
 def _concatenate(parts: list[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
-def _page_flags(pages: KernelPages, pfns: U64) -> U64:
-    """KPF_ flags of each frame; KPF_NOPAGE for a frame that is not RAM."""
-    rows = pages.rows(pfns)
-    if not len(pages.flags):
-        return np.full(len(pfns), int(Kpf.NOPAGE), np.uint64)
-    return np.where(rows >= 0, pages.flags[rows], np.uint64(Kpf.NOPAGE))
+def not_reverse_mapped(flags: npt.NDArray[np.uint32], kpf: U64) -> npt.NDArray[np.bool_]:
+    """Whether the kernel leaves out these present entries of its reverse map.
+
+    The kernel calls a page *normal* or not by entry and VMA (``vm_normal_page``). pagemap shows it
+    indirectly: a normal page is either anonymous, which its page flags tell, or it has the file
+    bit. So an entry with neither maps a frame as such: the zero page, [vvar], device memory.
+    """
+    anonymous = kpf & np.uint64(Kpf.ANON) != 0
+    normal = anonymous | (flags & np.uint32(Pte.FILE) != 0)
+    return ~normal | (kpf & _NOT_A_PAGE != 0)
 
 
-def _mark_by_page(columns: dict[str, npt.NDArray[Any]], pages: KernelPages) -> None:
-    """Mark entries whose page tells that they are special, or of hugetlbfs."""
-    flags = columns["flags"]
-    present = np.flatnonzero(flags & np.uint32(Pte.PRESENT))
-    kpf = _page_flags(pages, columns["pfn"][present])
-    flags[present[kpf & _NOT_COUNTED != 0]] |= np.uint32(Pte.SPECIAL)
-    flags[present[kpf & np.uint64(Kpf.HUGE) != 0]] |= np.uint32(Pte.HUGETLB)
+def _mark_shared_pfn_maps(columns: Columns, vmas: Table) -> None:
+    """Mark the entries of VMAs that are known to map frames as such (exact VM_ bits only).
 
-
-def _mark_pfn_mapped(columns: dict[str, npt.NDArray[Any]], vmas: Table) -> None:
-    """Mark entries of VMAs that map frame numbers and not pages."""
-    named = np.isin(vmas["name"], _PFN_MAPPED_NAMES)
-    rows = np.flatnonzero(named | (vmas["flags"] & np.uint64(Vm.PFNMAP) != 0))
-    for row in rows.tolist():
+    This finds what `not_reverse_mapped` cannot: anonymous pages mapped through /dev/mem. In a
+    private VMA of that kind anonymous pages are its own copies, and normal.
+    """
+    kinds = np.uint64(Vm.PFNMAP | Vm.SHARED)
+    for row in np.flatnonzero(vmas["flags"] & kinds == kinds).tolist():
         low, high = np.searchsorted(columns["mm"], [vmas["mm"][row], vmas["mm"][row] + 1])
         inside = columns["address"][low:high]
         first, last = np.searchsorted(inside, [vmas["start"][row], vmas["end"][row]])
@@ -237,42 +172,37 @@ def _mark_pfn_mapped(columns: dict[str, npt.NDArray[Any]], vmas: Table) -> None:
         block[block & np.uint32(Pte.PRESENT) != 0] |= np.uint32(Pte.SPECIAL)
 
 
-def _join_gigantic(columns: dict[str, npt.NDArray[Any]], pages: KernelPages) -> None:
+def _join_gigantic(columns: Columns, pages: KernelPages) -> Columns:
     """Make 512 PMD-sized blocks of a 1 GiB hugetlb page the one entry that they are.
 
     Its first frame is a compound head, the first frames of the other blocks are tails.
     """
-    hugetlb = (columns["flags"] & np.uint32(Pte.HUGETLB) != 0) & (columns["order"] == _PMD_ORDER)
-    aligned = columns["pfn"] & np.uint64((1 << _PUD_ORDER) - 1) == 0
-    heads = np.flatnonzero(hugetlb & aligned)
-    drop = np.zeros(len(hugetlb), np.bool_)
-    for head in heads.tolist():
+    hugetlb = (columns["flags"] & np.uint32(Pte.HUGETLB) != 0) & (columns["order"] == PMD_ORDER)
+    aligned = (columns["pfn"] | columns["address"] // np.uint64(PAGE_SIZE)) & np.uint64(
+        (1 << PUD_ORDER) - 1
+    ) == 0
+    keep = np.ones(len(hugetlb), np.bool_)
+    for head in np.flatnonzero(hugetlb & aligned).tolist():
         block = slice(head, head + _BLOCKS)
         pfns = columns["pfn"][block]
-        if len(pfns) < _BLOCKS or not hugetlb[block].all():
-            continue
-        if (np.diff(pfns) != np.uint64(1 << _PMD_ORDER)).any():
-            continue
-        second = _page_flags(pages, pfns[1:2])
-        if int(second[0]) & Kpf.COMPOUND_TAIL:
-            columns["order"][head] = _PUD_ORDER
-            drop[head + 1 : head + _BLOCKS] = True
-    if drop.any():
-        for name in columns:
-            columns[name] = columns[name][~drop]
+        whole = len(pfns) == _BLOCKS and hugetlb[block].all()
+        if whole and (np.diff(pfns) == np.uint64(1 << PMD_ORDER)).all():
+            second = int(pages.flags_of(pfns[1:2])[0])
+            if second & Kpf.COMPOUND_TAIL:
+                columns["order"][head] = PUD_ORDER
+                keep[head + 1 : head + _BLOCKS] = False
+    return columns if keep.all() else {name: array[keep] for name, array in columns.items()}
 
 
-def _pages(found: Findings) -> Table:
-    pages = found.pages
-    changed = np.zeros(len(pages.pfns), np.bool_)
-    rows = pages.rows(found.changed)
-    changed[rows[rows >= 0]] = True
-    return Table(
-        TABLES["pages"],
-        {
-            "pfn": pages.pfns,
-            "flags": pages.flags,
-            "mapcount": pages.counts,
-            "changed": changed,
-        },
-    )
+def pages_table(pages: KernelPages, changed: U64) -> Table:
+    """Build ``pages``; ``changed`` are the frames whose mappings did not stand still."""
+    marks = np.zeros(len(pages.pfns), np.bool_)
+    rows = pages.find(changed)
+    marks[rows[rows >= 0]] = True
+    columns: Mapping[str, npt.NDArray[Any]] = {
+        "pfn": pages.pfns,
+        "flags": pages.flags,
+        "mapcount": pages.counts,
+        "changed": marks,
+    }
+    return Table(TABLES["pages"], columns)
