@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from rmap.image import MemoryImage
 from rmap.image.arrays import distinct
 from rmap.source.proc import snapshot
+from rmap.source.proc.entries import PAGE_SIZE
 from rmap.source.proc.kpage import runs_of
-from rmap.source.proc.pagemap import CHUNK_PAGES, PAGE_SIZE
+from rmap.source.proc.pagemap import BUFFER_PAGES
 
 GIB = 1 << 30
 LIFETIME_S = 300
@@ -72,11 +73,11 @@ def load(count: int, pages: int) -> Iterator[list[int]]:
 
 
 def _read_bare(path: str, runs: list[tuple[int, int]]) -> None:
-    buffer = memoryview(bytearray(CHUNK_PAGES * 8))
+    buffer = memoryview(bytearray(BUFFER_PAGES * 8))
     descriptor = os.open(path, os.O_RDONLY)
     for first, last in runs:
-        for start in range(first, last, CHUNK_PAGES):
-            os.preadv(descriptor, [buffer[: min(CHUNK_PAGES, last - start) * 8]], start * 8)
+        for start in range(first, last, BUFFER_PAGES):
+            os.preadv(descriptor, [buffer[: min(BUFFER_PAGES, last - start) * 8]], start * 8)
     os.close(descriptor)
 
 

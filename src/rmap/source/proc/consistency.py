@@ -22,7 +22,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from rmap.source.proc.contents import Space
+from rmap.image.arrays import distinct
 from rmap.source.proc.entries import (
     PM_EXCLUSIVE,
     PM_FRAME,
@@ -32,42 +32,60 @@ from rmap.source.proc.entries import (
     Entries,
     frames_of,
 )
-from rmap.source.proc.kpage import distinct
 
 _COMPARED = PM_PRESENT | PM_SWAP | PM_EXCLUSIVE | PM_FRAME
 
 
-def changed_frames(before: Iterable[Space], after: Iterable[Space]) -> U64:
-    """Return every frame, ascending, whose mappings are not the same in both passes."""
-    old = {space.processes[0].pid: space.contents.entries for space in before}
-    parts = []
-    for space in after:
-        entries = space.contents.entries
-        first = old.pop(space.processes[0].pid, None)
-        parts.extend([frames_of(entries)] if first is None else differing_frames(first, entries))
-    parts.extend(frames_of(entries) for entries in old.values())
-    return distinct(parts)
+class Changes:
+    """Compares the second pass with the first, one address space after another.
+
+    Parameters
+    ----------
+    before
+        The first pass: (process id, entries of its address space, one a page). They are let go as
+        they are compared, so that two whole passes are never held.
+    """
+
+    def __init__(self, before: Iterable[tuple[int, Entries]]) -> None:
+        self._before = dict(before)
+        self._frames: list[U64] = []
+
+    def compare(self, pid: int, entries: Entries) -> None:
+        """Note what differs between ``entries``, one a page, and the first reading of ``pid``."""
+        first = self._before.pop(pid, None)
+        if first is None:
+            self._frames.append(frames_of(entries))
+        else:
+            self._frames.extend(differing_frames(first, entries))
+
+    def frames(self) -> U64:
+        """Return every frame whose mappings are not the same in both passes, ascending.
+
+        What was not compared by now has vanished, and all its frames count.
+        """
+        gone = [frames_of(entries) for entries in self._before.values()]
+        return distinct(np.concatenate([np.empty(0, np.uint64), *self._frames, *gone]))
 
 
 def differing_frames(first: Entries, second: Entries) -> list[U64]:
-    """Return the frames of the entries that are not the same in both."""
+    """Return the frames of the entries (one a page) that are not the same in both."""
     if np.array_equal(first.addresses, second.addresses):
-        equal = _equal(first, second)
+        equal = _equal(first.words, second.words)
         if equal.all():
             return []
         return [frames_of(first.take(~equal)), frames_of(second.take(~equal))]
     _, at_first, at_second = np.intersect1d(
         first.addresses, second.addresses, assume_unique=True, return_indices=True
     )
-    equal = _equal(first.take(at_first), second.take(at_second))
+    equal = _equal(first.words[at_first], second.words[at_second])
     return [
         frames_of(_without(first, at_first[equal])),
         frames_of(_without(second, at_second[equal])),
     ]
 
 
-def _equal(first: Entries, second: Entries) -> npt.NDArray[np.bool_]:
-    return ((first.words ^ second.words) & _COMPARED == 0) & (first.orders == second.orders)
+def _equal(first: U64, second: U64) -> npt.NDArray[np.bool_]:
+    return np.asarray((first ^ second) & _COMPARED == 0)
 
 
 def _without(entries: Entries, rows: npt.NDArray[np.intp]) -> Entries:

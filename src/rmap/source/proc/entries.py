@@ -122,27 +122,28 @@ def decode(words: U64) -> tuple[U64, npt.NDArray[np.uint32]]:
 
 def frames_of(entries: Entries) -> U64:
     """Return the frames of all present entries, every page of a huge one, in no order."""
-    present = entries.words & PM_PRESENT != 0
-    frames = entries.words[present] & PM_FRAME
-    huge = entries.orders[present] > 0
+    present = entries.words >= PM_PRESENT
+    every = bool(present.all())
+    frames = (entries.words if every else entries.words[present]) & PM_FRAME
+    huge = (entries.orders if every else entries.orders[present]) > 0
     if not huge.any():
         return frames
     blocks = frames[huge][:, None] + np.arange(PMD_PAGES, dtype=np.uint64)
     return np.concatenate((frames[~huge], blocks.ravel()))
 
 
-def fold_candidates(pages: U64, words: U64) -> npt.NDArray[np.intp]:
+def fold_candidates(addresses: U64, words: U64) -> npt.NDArray[np.intp]:
     """Return where a block of entries begins that one PMD could hold.
 
-    That is: an aligned page and an aligned frame, and ``PMD_PAGES`` present ones in sequence.
+    That is: an aligned address and an aligned frame, and ``PMD_PAGES`` present ones in sequence.
     """
-    low = np.uint64(PMD_PAGES - 1)
-    heads = np.flatnonzero(pages & low == 0)
-    heads = heads[heads <= len(pages) - PMD_PAGES]
+    last = PMD_PAGES - 1
+    heads = np.flatnonzero(addresses & np.uint64((PMD_PAGES << PAGE_SHIFT) - 1) == 0)
+    heads = heads[heads < len(addresses) - last]
     # The cheap questions first: few blocks pass them, and only those are looked through.
-    heads = heads[pages[heads + PMD_PAGES - 1] - pages[heads] == low]
+    heads = heads[addresses[heads + last] - addresses[heads] == np.uint64(last << PAGE_SHIFT)]
     wanted = words[heads] & (PM_PRESENT | PM_FRAME)
-    heads = heads[(wanted >= PM_PRESENT) & (wanted & low == 0)]
+    heads = heads[(wanted >= PM_PRESENT) & (wanted & np.uint64(last) == 0)]
     good = [_in_sequence(block) for block in _blocks(words, heads)]
     return heads[np.concatenate(good)] if good else heads
 
@@ -160,21 +161,17 @@ def _in_sequence(blocks: U64) -> npt.NDArray[np.bool_]:
     return np.asarray((frames - frames[:, :1] == steps).all(axis=1))
 
 
-def fold(
-    pages: U64, words: U64, heads: npt.NDArray[np.intp]
-) -> tuple[U64, U64, npt.NDArray[np.uint8]]:
+def fold(entries: Entries, heads: npt.NDArray[np.intp]) -> Entries:
     """Make the block at each of ``heads`` one entry of ``PMD_ORDER``.
 
     It is mapped exactly once if each of its pages is.
     """
-    orders = np.zeros(len(pages), np.uint8)
-    if not len(heads):
-        return pages, words, orders
+    words, orders = entries.words.copy(), entries.orders.copy()
     common = [np.bitwise_and.reduce(block, axis=1) for block in _blocks(words, heads)]
     words[heads] &= np.concatenate(common) | ~PM_EXCLUSIVE
     orders[heads] = PMD_ORDER
-    change = np.zeros(len(pages) + 1, np.int8)  # summed up, 1 in the rest of each block
+    change = np.zeros(len(words) + 1, np.int8)  # summed up, 1 in the rest of each block
     change[heads + 1] += 1
     change[heads + PMD_PAGES] -= 1
     keep = np.cumsum(change[:-1], dtype=np.int8) == 0
-    return pages[keep], words[keep], orders[keep]
+    return Entries(entries.addresses[keep], words[keep], orders[keep])

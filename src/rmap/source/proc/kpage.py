@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.errors import MissingFeatureError, PrivilegeError
+from rmap.image.arrays import positions
 from rmap.image.flags import Kpf
 from rmap.source.proc.ram import Ranges
 
@@ -47,8 +48,7 @@ class KernelPages:
             return np.full(len(pfns), -1, np.intp)
         span = int(self.pfns[-1]) + 1
         if span > max(_DENSE_ALWAYS, _DENSE * len(self.pfns)):
-            at = np.minimum(np.searchsorted(self.pfns, pfns), len(self.pfns) - 1)
-            return np.where(self.pfns[at] == pfns, at, -1)
+            return positions(self.pfns, pfns)
         if self._rows is None:
             self._rows = np.full(span + 1, -1, np.int32)  # one more, for what lies beyond
             self._rows[self.pfns] = np.arange(len(self.pfns), dtype=np.int32)
@@ -60,24 +60,6 @@ class KernelPages:
         flags = self.flags[rows] if len(self.flags) else np.zeros(len(rows), np.uint64)
         flags[rows < 0] = np.uint64(Kpf.NOPAGE)
         return flags
-
-
-def distinct(pfns: list[U64]) -> U64:
-    """Return every frame that occurs in any of the arrays, ascending, each once.
-
-    >>> distinct([np.array([5, 3], np.uint64), np.array([3], np.uint64)]).tolist()
-    [3, 5]
-    """
-    pfns = [some for some in pfns if len(some)]
-    if not pfns:
-        return np.empty(0, np.uint64)
-    span = max(int(some.max()) for some in pfns) + 1
-    if span > max(_DENSE_ALWAYS, _DENSE * sum(map(len, pfns))):
-        return np.unique(np.concatenate(pfns))
-    seen = np.zeros(span, np.bool_)
-    for some in pfns:
-        seen[some] = True
-    return np.flatnonzero(seen).astype(np.uint64)
 
 
 def runs_of(pfns: U64) -> Ranges:

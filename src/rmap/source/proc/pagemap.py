@@ -73,8 +73,11 @@ class Pagemap:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    def read(self, ranges: Ranges, *, find_huge: bool = True) -> Entries:
-        """Return what the entries of ``ranges`` (ascending, disjoint addresses) hold."""
+    def read(self, ranges: Ranges) -> Entries:
+        """Return what the entries of ``ranges`` (ascending, disjoint addresses) hold.
+
+        They are one a page, as ``pagemap`` shows them; see `fold_huge`.
+        """
         found_pages, found_words = [], []
         for batch in batches(self._populated(join_ranges(ranges)), len(self._buffer)):
             pages, words = self._read_batch(batch)
@@ -84,10 +87,13 @@ class Pagemap:
         if not found_pages:
             return no_entries()
         pages, words = np.concatenate(found_pages), np.concatenate(found_words)
-        heads = self._huge(pages, words) if find_huge else np.empty(0, np.intp)
-        pages, words, orders = fold(pages, words, heads)
         pages <<= np.uint64(PAGE_SHIFT)
-        return Entries(pages, words, orders)
+        return Entries(pages, words, np.zeros(len(pages), np.uint8))
+
+    def fold_huge(self, entries: Entries) -> Entries:
+        """Return ``entries`` with each block that one PMD maps as a single one of its order."""
+        heads = fold_candidates(entries.addresses, entries.words)
+        return fold(entries, heads[self._huge(entries.addresses[heads])]) if len(heads) else entries
 
     def _read_batch(self, batch: Ranges) -> tuple[U64, U64]:
         """Read ranges of pages that fit into the buffer; return what is not empty."""
@@ -138,21 +144,18 @@ class Pagemap:
             Pagemap.can_scan = False
         return regions
 
-    def _huge(self, pages: U64, words: U64) -> npt.NDArray[np.intp]:
-        """Return where each block begins that one PMD maps."""
-        heads = fold_candidates(pages, words)
-        starts = pages[heads]
-        cuts = np.flatnonzero(np.diff(starts) > np.uint64(_GAP_BLOCKS * PMD_PAGES)) + 1
-        huge = np.zeros(len(heads), np.bool_)
-        for first, last in itertools.pairwise([0, *cuts.tolist(), len(heads)]):
-            if first == last:
-                continue
-            end = int(starts[last - 1]) + PMD_PAGES
-            regions = self._scan(int(starts[first]), end, PAGE_IS_HUGE)
+    def _huge(self, addresses: U64) -> npt.NDArray[np.bool_]:
+        """Return which of the blocks at ``addresses`` are mapped by a PMD."""
+        block = PMD_PAGES << PAGE_SHIFT
+        cuts = np.flatnonzero(np.diff(addresses) > np.uint64(_GAP_BLOCKS * block)) + 1
+        huge = np.zeros(len(addresses), np.bool_)
+        for first, last in itertools.pairwise([0, *cuts.tolist(), len(addresses)]):
+            start, end = int(addresses[first]), int(addresses[last - 1]) + block
+            regions = self._scan(start >> PAGE_SHIFT, end >> PAGE_SHIFT, PAGE_IS_HUGE)
             if regions is None:
                 break
-            huge[first:last] = _covered(starts[first:last] << np.uint64(PAGE_SHIFT), regions)
-        return heads[huge]
+            huge[first:last] = _covered(addresses[first:last], regions)
+        return huge
 
 
 def _covered(addresses: U64, regions: Regions) -> npt.NDArray[np.bool_]:

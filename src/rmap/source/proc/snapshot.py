@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from rmap.errors import MissingFeatureError, PrivilegeError, TargetError
+from rmap.image.arrays import distinct
 from rmap.image.image import MemoryImage
 from rmap.image.schema import TABLES
 from rmap.image.table import Table
 from rmap.source import Progress, no_progress
 from rmap.source.proc import tables
-from rmap.source.proc.consistency import changed_frames
-from rmap.source.proc.contents import Pass, Space, read_pass
+from rmap.source.proc.consistency import Changes
+from rmap.source.proc.contents import Pass, Reader, Space, read_pass
 from rmap.source.proc.entries import PAGE_SIZE, U64, frames_of
 from rmap.source.proc.files import list_pids
 from rmap.source.proc.freeze import frozen
 from rmap.source.proc.kernelconfig import keeps_page_mapcounts, kernel_config
-from rmap.source.proc.kpage import KernelPages, distinct, merged, read_frames, read_ranges
+from rmap.source.proc.kpage import KernelPages, merged, read_frames, read_ranges
 from rmap.source.proc.privilege import require_pfns
 from rmap.source.proc.ram import Ranges, ram_ranges
 from rmap.source.proc.survey import Process, look_at
@@ -125,7 +126,7 @@ def _read(
     def wanted() -> list[int]:
         return list_pids() if pids is None else sorted(set(pids))
 
-    before = read_pass(wanted(), own, progress, "page tables")
+    before = read_pass(wanted(), own, Reader(), progress, "page tables")
     ranges = ram_ranges()
     if ram and not ranges:
         raise MissingFeatureError(
@@ -134,18 +135,25 @@ def _read(
     progress("page counts", 0, 1)
     pages = read_ranges(ranges) if ram else read_frames(_frames(before.spaces, ranges))
     progress("page counts", 1, 1)
-    after = read_pass(wanted(), own, progress, "page tables again", vm_flags=vm_flags)
-    changed = changed_frames(before.spaces, after.spaces)
-    if not ram:
-        pages = merged(pages, _frames(after.spaces, ranges))
+    changes = Changes((space.processes[0].pid, space.contents.entries) for space in before.spaces)
+    before.spaces.clear()
+    reader = Reader(last=True, compare=changes.compare, vm_flags=vm_flags)
+    after = read_pass(wanted(), own, reader, progress, "page tables again")
+    changed = changes.frames()
+    if not ram:  # frames that only the second pass found are changed ones
+        pages = merged(pages, _within(ranges, changed))
     return _Reading(_everyone(before, after), after.spaces, pages, changed, ranges)
 
 
 def _frames(spaces: Iterable[Space], ranges: Ranges) -> U64:
-    """Return the frames that are mapped, up to the end of RAM: what is beyond are devices."""
-    end = np.uint64(ranges[-1][1] if ranges else 1 << 55)
     parts = [frames_of(space.contents.entries) for space in spaces]
-    return distinct([part if (part < end).all() else part[part < end] for part in parts])
+    return _within(ranges, distinct(np.concatenate([np.empty(0, np.uint64), *parts])))
+
+
+def _within(ranges: Ranges, frames: U64) -> U64:
+    """Return the ascending frames up to the end of RAM; what is beyond are devices."""
+    end = ranges[-1][1] if ranges else 1 << 55
+    return frames[: np.searchsorted(frames, np.uint64(end))]
 
 
 def _everyone(before: Pass, after: Pass) -> list[Process]:
