@@ -20,6 +20,9 @@ from rmap.image.table import Table
 
 I64 = npt.NDArray[np.int64]
 
+#: Entries in swap format that name no swap slot: their ``pfn`` is another thing, or nothing.
+NO_SLOT = Pte.MIGRATION | Pte.HWPOISON | Pte.DEVICE | Pte.GUARD
+
 
 class MemoryImage:
     """The tables of one moment, and the ways through them.
@@ -99,7 +102,7 @@ class MemoryImage:
     @cached_property
     def reverse_swap(self) -> ReverseMap:
         """Swap entry to the page-table entries that hold it."""
-        return ReverseMap(self.ptes, having=Pte.SWAP, without=Pte.MIGRATION)
+        return ReverseMap(self.ptes, having=Pte.SWAP, without=NO_SLOT)
 
     @cached_property
     def pte_offsets(self) -> I64:
