@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions to a memory image: they read it, and never change it."""
+"""Questions asked of a memory image: who maps a page, what is shared, do both sides agree.
 
-from __future__ import annotations
+A question never changes the image, and none loops over pages in Python.
+"""

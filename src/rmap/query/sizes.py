@@ -66,15 +66,15 @@ class MmSums:
     swap_pss: I64
 
 
-def mm_sums(pages: MappedPages) -> MmSums:
-    """Add up the entries of every address space."""
+def mm_sums(pages: MappedPages, *, held: Pte = HELD) -> MmSums:
+    """Add up the entries of every address space; ``held`` entries count without a mapping."""
     mms = len(pages.image.mms)
     sums = MmSums(
         *(np.zeros((mms, len(Counter)), np.int64) for _ in range(3)),
         *(np.zeros(mms, np.int64) for _ in range(3)),
     )
     _add_mapped(sums, pages)
-    _add_held(sums, pages.image)
+    _add_held(sums, pages.image, held)
     _add_swapped(sums, pages.image)
     return sums
 
@@ -106,12 +106,12 @@ def _add_mapped(sums: MmSums, pages: MappedPages) -> None:
         np.multiply(pages_to_bytes, size, out=pages_to_bytes)
 
 
-def _add_held(sums: MmSums, image: MemoryImage) -> None:
+def _add_held(sums: MmSums, image: MemoryImage, held: Pte) -> None:
     """Add migration and poison entries: whole, as the kernel cannot tell who else has them."""
     ptes = image.ptes
     flags = ptes["flags"]
     rows = np.flatnonzero(
-        ((flags & np.uint32(HELD)) != 0) & ((flags & np.uint32(Pte.PRESENT)) == 0)
+        ((flags & np.uint32(held)) != 0) & ((flags & np.uint32(Pte.PRESENT)) == 0)
     )
     if not len(rows):
         return

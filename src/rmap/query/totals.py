@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
-from rmap.image.flags import Kpf
-from rmap.query.kinds import Kind, page_kinds
+from rmap.query.kinds import KIND_NAMES, is_large, page_kinds
 from rmap.query.usage import Counter, MappedPages, page_counters
 
 I64 = npt.NDArray[np.int64]
@@ -53,16 +52,16 @@ def kind_totals(image: MemoryImage, pages: MappedPages) -> tuple[tuple[KindTotal
         "mapped": image.pages["mapcount"] > 0,
         "found": found_by_row(image, pages) > 0,
     }
-    count = len(Kind)
+    count = len(KIND_NAMES)
     sizes = {
         name: np.bincount(kinds if chosen is None else kinds[chosen], minlength=count)
         * image.page_size
         for name, chosen in weights.items()
     }
     totals = tuple(
-        KindTotal(kind.name.lower(), *(int(sizes[name][kind]) for name in weights))
-        for kind in Kind
-        if sizes["size"][kind]
+        KindTotal(kind, *(int(sizes[name][code]) for name in weights))
+        for code, kind in enumerate(KIND_NAMES)
+        if sizes["size"][code]
     )
     return totals, covers_ram(image)
 
@@ -89,8 +88,7 @@ def unattributed(image: MemoryImage, pages: MappedPages) -> Unattributed:
     missing = image.pages["mapcount"].astype(np.int64) - found
     missing[image.pages["changed"]] = 0
     if not image.machine["page_mapcount"][0]:
-        large = np.uint64(Kpf.THP | Kpf.COMPOUND_HEAD | Kpf.COMPOUND_TAIL)
-        missing[(image.pages["flags"] & large) != 0] = 0
+        missing[is_large(image.pages["flags"])] = 0
     rows = np.flatnonzero(missing > 0)
     counter = page_counters(image.pages["flags"][rows])
     by_counter = np.bincount(counter, minlength=len(Counter)) * image.page_size
