@@ -214,4 +214,8 @@ class ReverseMap:
             parts.append(pfns if order == 0 else (pfns[:, None] + span).ravel())
         if not parts:
             return np.empty(0, np.uint64)
-        return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+        if len(parts) == 1:
+            return parts[0]
+        pfns = np.concatenate(parts)
+        pfns.sort(kind="stable")  # merges the sorted parts, which np.unique would hash
+        return pfns[np.concatenate((np.ones(1, np.bool_), pfns[1:] != pfns[:-1]))]
