@@ -138,7 +138,7 @@ def read_targets(lines: Iterable[str]) -> list[Target]:
     """
     targets = []
     for number, line in enumerate(lines, 1):
-        text = line.strip()
+        text = line.strip(" \t\r\n")
         if text and not text.startswith("#"):
             try:
                 targets.append(parse_target(text))

@@ -43,9 +43,7 @@ def read_contents(process: Process) -> Contents:
         return Contents(maps, pagemap.read(vma_ranges(maps)))
 
 
-def read_pass(
-    leaders: Iterable[Process], progress: Progress, stage: str
-) -> dict[int, Contents]:
+def read_pass(leaders: Iterable[Process], progress: Progress, stage: str) -> dict[int, Contents]:
     """Read the address space of every process in ``leaders``, by pid.
 
     A process that has gone or refuses gets its ``state`` set, and has no contents.

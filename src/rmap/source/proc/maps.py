@@ -32,9 +32,7 @@ _PERMISSIONS = {
         | (Vm.EXEC if letters[2] == "x" else 0)
         | (Vm.SHARED | Vm.MAYSHARE if letters[3] == "s" else 0)
     )
-    for letters in (
-        f"{r}{w}{x}{s}" for r in "r-" for w in "w-" for x in "x-" for s in "sp"
-    )
+    for letters in (f"{r}{w}{x}{s}" for r in "r-" for w in "w-" for x in "x-" for s in "sp")
 }
 
 

@@ -44,9 +44,7 @@ def kcmp_vm(first: int, second: int) -> int:
     return result
 
 
-def group_by_mm(
-    layouts: Mapping[int, Hashable], compare: Compare = kcmp_vm
-) -> list[list[int]]:
+def group_by_mm(layouts: Mapping[int, Hashable], compare: Compare = kcmp_vm) -> list[list[int]]:
     """Group processes that share an address space.
 
     Parameters

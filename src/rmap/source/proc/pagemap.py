@@ -188,8 +188,11 @@ class Pagemap:
             if found is None:
                 parts.append((first, last))
                 continue
-            pages = zip((found["start"] >> PAGE_SHIFT).tolist(),
-                        (found["end"] >> PAGE_SHIFT).tolist(), strict=True)
+            pages = zip(
+                (found["start"] >> PAGE_SHIFT).tolist(),
+                (found["end"] >> PAGE_SHIFT).tolist(),
+                strict=True,
+            )
             parts.extend(_join(list(pages)))
         return parts
 

@@ -178,5 +178,3 @@ def keeps_page_mapcounts() -> bool:
             return b"\nCONFIG_NO_PAGE_MAPCOUNT=y\n" not in config.read()
     except OSError:
         return True
-
-

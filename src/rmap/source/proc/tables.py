@@ -135,9 +135,7 @@ def _files(lines: list[MapsLine]) -> tuple[Table, list[int]]:
     return Table(TABLES["files"], columns), of_line
 
 
-def _vmas(
-    lines: list[MapsLine], owners: list[int], flags: U64, files: list[int]
-) -> Table:
+def _vmas(lines: list[MapsLine], owners: list[int], flags: U64, files: list[int]) -> Table:
     return Table(
         TABLES["vmas"],
         {
