@@ -107,6 +107,13 @@ class _Level:
         filled = np.flatnonzero(counts)
         return (filled.astype(np.uint64) + self._base) << np.uint64(self.order), counts[filled]
 
+    def grouped(self) -> tuple[U64, I64, U32]:
+        """Return the first pfn of each block that has entries, offsets, and rows by block."""
+        pfns, counts = self.blocks()
+        offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+        rows = self._positions if self._rows is None else self._rows[self._positions]
+        return pfns, offsets, rows
+
     @property
     def nbytes(self) -> int:
         arrays = (self._offsets, self._positions, self._rows, self._distinct)
@@ -180,6 +187,15 @@ class ReverseMap:
     def blocks(self) -> list[tuple[int, U64, I64]]:
         """Return per order (order, first pfns ascending, number of entries of each block)."""
         return [(level.order, *level.blocks()) for level in self._levels]
+
+    def grouped(self) -> list[tuple[int, U64, I64, U32]]:
+        """Return per order (order, first pfns ascending, offsets, rows of the pte table).
+
+        Entries of that order map block *i*, the ``2**order`` pages from ``first_pfns[i]`` on, from
+        ``rows[offsets[i]:offsets[i + 1]]`` (ascending, at least one). A huge entry is one element
+        here, so reductions over a whole machine cost one step an entry, not one a page.
+        """
+        return [(level.order, *level.grouped()) for level in self._levels]
 
     def mapped_pfns(self) -> U64:
         """Return every page frame number that some entry maps, ascending, each once."""
