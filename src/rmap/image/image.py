@@ -13,16 +13,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from rmap.image.arrays import positions
 from rmap.image.flags import Pte
-from rmap.image.reverse import ReverseMap, ranges
+from rmap.image.reverse import ReverseMap
 from rmap.image.schema import TABLES
 from rmap.image.table import Table
 
 I64 = npt.NDArray[np.int64]
-
-#: Pages are looked up by a direct index, 4 bytes a frame, up to this many frames for each page.
-_DENSE_PER_PAGE = 8
-_DENSE_ALWAYS = 1 << 20
 
 
 class MemoryImage:
@@ -86,11 +83,6 @@ class MemoryImage:
         return self.tables["files"]
 
     @property
-    def swap_slots(self) -> Table:
-        """Swap slots in use, where the source sees them."""
-        return self.tables["swap_slots"]
-
-    @property
     def page_size(self) -> int:
         """Bytes in a base page."""
         return int(self.machine["page_size"][0])
@@ -123,17 +115,10 @@ class MemoryImage:
     @cached_property
     def pte_vma(self) -> npt.NDArray[np.int32]:
         """The VMA of every row of ``ptes``, -1 where none covers the address."""
-        # A VMA's entries are neighbours, so it is enough to look up where each VMA begins and ends.
-        first = np.empty(len(self.vmas), np.int64)
-        last = np.empty(len(self.vmas), np.int64)
-        for mm in range(len(self.mms)):
-            low, high = int(self.pte_offsets[mm]), int(self.pte_offsets[mm + 1])
-            addresses = self.ptes["address"][low:high]
-            mine = slice(self.vma_offsets[mm], self.vma_offsets[mm + 1])
-            first[mine] = low + np.searchsorted(addresses, self.vmas["start"][mine])
-            last[mine] = low + np.searchsorted(addresses, self.vmas["end"][mine])
         owner = np.full(len(self.ptes), -1, np.int32)
-        owner[ranges(first, last - first)] = np.repeat(self.vmas["vma"], last - first)
+        for mm in range(len(self.mms)):
+            ptes = slice(self.pte_offsets[mm], self.pte_offsets[mm + 1])
+            owner[ptes] = self.find_vmas(mm, self.ptes["address"][ptes])
         return owner
 
     @cached_property
@@ -169,31 +154,7 @@ class MemoryImage:
 
     def find_pages(self, pfns: npt.ArrayLike) -> I64:
         """Return the row of ``pages`` of each pfn, -1 where the image has none."""
-        wanted = np.asarray(pfns, np.uint64)
-        have = self.pages["pfn"]
-        if not len(have):
-            return np.full(len(wanted), -1, np.int64)
-        rows = self._page_rows
-        if rows is not None:
-            place = wanted - have[0]  # wraps to something huge below the first page
-            inside = place < len(rows)
-            return np.where(inside, rows[np.where(inside, place, 0)], -1).astype(np.int64)
-        at = np.minimum(np.searchsorted(have, wanted), len(have) - 1)
-        return np.where(have[at] == wanted, at, -1)
-
-    @cached_property
-    def _page_rows(self) -> npt.NDArray[np.int32] | None:
-        """The row of every frame from the first page to the last; None if few of them are there.
-
-        Looking up millions of frames in random order is ten times faster here than by bisection.
-        """
-        have = self.pages["pfn"]
-        span = int(have[-1] - have[0]) + 1
-        if span > max(_DENSE_ALWAYS, _DENSE_PER_PAGE * len(have)):
-            return None
-        rows = np.full(span, -1, np.int32)
-        rows[have - have[0]] = np.arange(len(have), dtype=np.int32)
-        return rows
+        return positions(self.pages["pfn"], np.asarray(pfns, np.uint64))
 
 
 def _offsets(ids: npt.NDArray[np.int32], count: int) -> I64:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from rmap.errors import ImageError
 from rmap.image import counting
+from rmap.image.arrays import distinct, positions, ranges
 from rmap.image.flags import Pte
 from rmap.image.table import Table
 
@@ -69,8 +70,9 @@ class _Level:
         if span <= max(_DENSE_BLOCKS_ALWAYS, _DENSE_BLOCKS_PER_ENTRY * len(blocks)):
             ranks = (blocks - self._base).astype(np.uint32)
         else:
-            self._distinct, inverse = np.unique(blocks, return_inverse=True)
-            ranks, span = inverse.astype(np.uint32), len(self._distinct)
+            self._distinct = distinct(blocks)
+            ranks = np.searchsorted(self._distinct, blocks).astype(np.uint32)
+            span = len(self._distinct)
         self._offsets, self._positions = counting.group(ranks, span)
 
     def _bounds(self, pfns: U64) -> tuple[I64, I64]:
@@ -81,8 +83,8 @@ class _Level:
             known = (blocks >= self._base) & (blocks - self._base <= last)
             rank = np.where(known, blocks - self._base, np.uint64(0)).astype(np.int64)
         else:
-            rank = np.minimum(np.searchsorted(self._distinct, blocks), len(self._distinct) - 1)
-            known = self._distinct[rank] == blocks
+            rank = positions(self._distinct, blocks)
+            known = rank >= 0
         first = self._offsets[rank].astype(np.int64)
         count = self._offsets[rank + 1].astype(np.int64) - first
         return first, np.where(known, count, 0)
@@ -109,17 +111,6 @@ class _Level:
     def nbytes(self) -> int:
         arrays = (self._offsets, self._positions, self._rows, self._distinct)
         return sum(array.nbytes for array in arrays if array is not None)
-
-
-def ranges(starts: I64, counts: I64) -> I64:
-    """Concatenate ``arange(start, start + count)`` for every pair.
-
-    >>> ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - counts), counts)
 
 
 class ReverseMap:
@@ -198,4 +189,4 @@ class ReverseMap:
             parts.append(pfns if order == 0 else (pfns[:, None] + span).ravel())
         if not parts:
             return np.empty(0, np.uint64)
-        return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+        return parts[0] if len(parts) == 1 else distinct(np.concatenate(parts))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rmap.image.arrays import distinct
 from rmap.source import Progress
 from rmap.source.proc.files import Denied, Gone, read_file
 from rmap.source.proc.maps import vma_ranges
@@ -30,30 +31,48 @@ _PRESENT_BIT = np.uint64(63)
 
 @dataclass(slots=True)
 class Contents:
-    """One address space: the text of ``maps``, and the entries."""
+    """One address space: the text of ``maps``, the ranges in it, and the entries.
+
+    ``words`` are as ``pagemap`` shows them, one a page, for comparing two passes; ``entries`` have
+    huge mappings folded, after the second pass.
+    """
 
     maps: bytes
+    ranges: list[tuple[int, int]]
+    words: Entries
     entries: Entries
 
 
-def read_contents(process: Process) -> Contents:
+def read_contents(process: Process, before: Contents | None, final: bool) -> Contents:
     """Read one address space. Raises `Gone` or `Denied`."""
     maps = read_file(process.pid, "maps", process.task)
+    unchanged = before is not None and before.maps == maps
+    ranges = before.ranges if before is not None and unchanged else vma_ranges(maps)
     with Pagemap(process.pid, process.task) as pagemap:
-        return Contents(maps, pagemap.read(vma_ranges(maps)))
+        words = pagemap.read(ranges)
+        return Contents(maps, ranges, words, pagemap.fold_huge(words) if final else words)
 
 
-def read_pass(leaders: Iterable[Process], progress: Progress, stage: str) -> dict[int, Contents]:
+def read_pass(
+    leaders: Iterable[Process],
+    progress: Progress,
+    stage: str,
+    before: Mapping[int, Contents] | None = None,
+) -> dict[int, Contents]:
     """Read the address space of every process in ``leaders``, by pid.
 
-    A process that has gone or refuses gets its ``state`` set, and has no contents.
+    The second pass is given what the first one found ``before``. A process that has gone or
+    refuses gets its ``state`` set, and has no contents.
     """
+    earlier = before or {}
     readable = [process for process in leaders if process.readable]
     found = {}
     for number, process in enumerate(readable):
         progress(stage, number, len(readable))
         try:
-            found[process.pid] = read_contents(process)
+            found[process.pid] = read_contents(
+                process, earlier.get(process.pid), final=before is not None
+            )
         except Gone:
             process.state = "vanished"
         except Denied:
@@ -70,25 +89,20 @@ def changed_frames(before: Mapping[int, Contents], after: Mapping[int, Contents]
         if first is None or second is None:
             only = first or second
             assert only is not None
-            parts.append(frames_of(only.entries))
+            parts.append(frames_of(only.words))
         else:
-            parts.extend(_difference(first.entries, second.entries))
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+            parts.extend(_difference(first.words, second.words))
+    return distinct(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
 
 
 def _difference(first: Entries, second: Entries) -> list[U64]:
     """Frames of the entries that are in one of the two only."""
-    same_places = np.array_equal(first.addresses, second.addresses)
-    if same_places:
-        at_first = at_second = slice(None)
-        equal = _equal(first, second)
-        if equal.all():
-            return []
-    else:
-        _, at_first, at_second = np.intersect1d(
-            first.addresses, second.addresses, assume_unique=True, return_indices=True
-        )
-        equal = _equal(_take(first, at_first), _take(second, at_second))
+    if np.array_equal(first.addresses, second.addresses) and _equal(first, second).all():
+        return []
+    _, at_first, at_second = np.intersect1d(
+        first.addresses, second.addresses, assume_unique=True, return_indices=True
+    )
+    equal = _equal(_take(first, at_first), _take(second, at_second))
     parts = []
     for entries, places in ((first, at_first), (second, at_second)):
         kept = np.zeros(len(entries.addresses), np.bool_)
@@ -98,7 +112,7 @@ def _difference(first: Entries, second: Entries) -> list[U64]:
 
 
 def _equal(first: Entries, second: Entries) -> npt.NDArray[np.bool_]:
-    return ((first.words ^ second.words) & _COMPARED == 0) & (first.orders == second.orders)
+    return (first.words ^ second.words) & _COMPARED == 0
 
 
 def _take(entries: Entries, rows: npt.NDArray[np.generic]) -> Entries:

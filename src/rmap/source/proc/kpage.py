@@ -11,6 +11,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,31 @@ _CHUNK = 1 << 17
 _PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(slots=True)
+@dataclass
 class KernelPages:
     """Frames, ascending, with the kernel's mapcount and KPF_ flags of each."""
 
     pfns: U64
     counts: npt.NDArray[np.int32]
     flags: U64
+
+    def rows(self, pfns: U64) -> npt.NDArray[np.int64]:
+        """Return the row of each frame, -1 for one that is not here.
+
+        RAM is a few runs of frames, so the run is looked for and not the frame.
+        """
+        if not len(self.pfns):
+            return np.full(len(pfns), -1, np.int64)
+        starts, first, limits = self._runs
+        run = np.searchsorted(first, pfns, side="right") - 1
+        row = starts[run] + (pfns - first[run]).astype(np.int64)
+        return np.where((run >= 0) & (row < limits[run]), row, -1)
+
+    @cached_property
+    def _runs(self) -> tuple[npt.NDArray[np.int64], U64, npt.NDArray[np.int64]]:
+        """First row, first frame and end row of each run of consecutive frames."""
+        starts = np.append(0, np.flatnonzero(np.diff(self.pfns) != np.uint64(1)) + 1)
+        return starts, self.pfns[starts], np.append(starts[1:], len(self.pfns))
 
 
 def ram_ranges() -> Ranges:
@@ -143,8 +162,8 @@ def _read_into(path: str, ranges: Ranges, out: U64) -> None:
         at = 0
         for start, end in ranges:
             for first in range(start, end, _CHUNK):
-                view = memoryview(out[at : at + min(_CHUNK, end - first)]).cast("B")
-                os.preadv(fd, [view], first * 8)
+                view = out[at : at + min(_CHUNK, end - first)]
+                os.preadv(fd, [view.data.cast("B")], first * 8)
                 at += min(_CHUNK, end - first)
     finally:
         os.close(fd)

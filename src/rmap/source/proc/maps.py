@@ -16,6 +16,7 @@ file: ``/dev/zero (deleted)``, with an inode.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from rmap.errors import MissingFeatureError
@@ -112,8 +113,12 @@ def parse_maps(text: bytes) -> list[MapsLine]:
 
     Raises `BadMapsLine` for a line of another form.
     """
-    lines = [parse_line(line) for line in text.split(b"\n") if line]
+    lines = [_parse_known_line(line) for line in text.split(b"\n") if line]
     return [line for line in lines if line.start < _USER_END]
+
+
+#: Forked processes have the same lines; a parsed one is immutable.
+_parse_known_line = lru_cache(maxsize=1 << 14)(parse_line)
 
 
 def vma_ranges(text: bytes) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ import errno
 import fcntl
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -152,8 +153,11 @@ class Pagemap:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    def read(self, ranges: list[tuple[int, int]], *, find_huge: bool = True) -> Entries:
-        """Return what the entries of ``ranges`` (ascending, disjoint addresses) hold."""
+    def read(self, ranges: list[tuple[int, int]]) -> Entries:
+        """Return what the entries of ``ranges`` (ascending, disjoint addresses) hold.
+
+        All are of order 0, as ``pagemap`` shows them; see :meth:`fold_huge`.
+        """
         positions, words = [], []
         for first, last in self._populated(join_ranges(ranges)):
             for start in range(first, last, CHUNK_PAGES):
@@ -165,10 +169,7 @@ class Pagemap:
         if not words:
             return no_entries()
         pages, entries = np.concatenate(positions), np.concatenate(words)
-        orders = np.zeros(len(pages), np.uint8)
-        if find_huge:
-            pages, entries, orders = self._fold_huge(pages, entries, orders)
-        return Entries(pages << np.uint64(PAGE_SHIFT), entries, orders)
+        return Entries(pages << np.uint64(PAGE_SHIFT), entries, np.zeros(len(pages), np.uint8))
 
     def _read_words(self, page: int, count: int) -> U64:
         with process_errors():
@@ -225,31 +226,29 @@ class Pagemap:
             start = argument.walk_end
         return np.concatenate(found) if found else np.empty(0, _region_type)
 
-    def _fold_huge(
-        self, pages: U64, words: U64, orders: npt.NDArray[np.uint8]
-    ) -> tuple[U64, U64, npt.NDArray[np.uint8]]:
-        """Make each block that one PMD maps a single entry of order 9."""
-        heads = candidates(pages, words)
+    def fold_huge(self, entries: Entries) -> Entries:
+        """Return ``entries`` with each block that one PMD maps as a single entry of order 9."""
+        heads = candidates(entries.addresses >> np.uint64(PAGE_SHIFT), entries.words)
         if not len(heads):
-            return pages, words, orders
+            return entries
+        addresses = entries.addresses[heads]
         huge = np.zeros(len(heads), np.bool_)
-        for group in _runs(pages[heads]):
-            first = int(pages[heads[group.start]])
-            last = int(pages[heads[group.stop - 1]]) + PMD_PAGES
+        for group in _runs(addresses):
+            first = int(addresses[group.start]) >> PAGE_SHIFT
+            last = (int(addresses[group.stop - 1]) >> PAGE_SHIFT) + PMD_PAGES
             regions = self._scan(first, last, _IS_HUGE)
             if regions is None:
-                return pages, words, orders
-            addresses = pages[heads[group]] << np.uint64(PAGE_SHIFT)
-            at = np.searchsorted(regions["start"], addresses, side="right") - 1
-            inside = at >= 0
-            inside &= addresses < regions["end"][np.maximum(at, 0)] if len(regions) else False
-            huge[group] = inside
+                return entries
+            if len(regions):
+                at = np.searchsorted(regions["start"], addresses[group], side="right") - 1
+                ends = regions["end"][np.maximum(at, 0)]
+                huge[group] = (at >= 0) & (addresses[group] < ends)
         heads = heads[huge]
-        keep = np.ones(len(pages), np.bool_)
-        for head in heads.tolist():
-            keep[head + 1 : head + PMD_PAGES] = False
+        keep = np.ones(len(entries.words), np.bool_)
+        keep[(heads[:, None] + np.arange(1, PMD_PAGES)).ravel()] = False
+        orders = entries.orders.copy()
         orders[heads] = PMD_ORDER
-        return pages[keep], words[keep], orders[keep]
+        return Entries(entries.addresses[keep], entries.words[keep], orders[keep])
 
 
 def join_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -300,8 +299,8 @@ def candidates(pages: U64, words: U64) -> npt.NDArray[np.int64]:
     return heads[sequence]
 
 
-def _runs(pages: U64) -> list[slice]:
+def _runs(addresses: U64) -> list[slice]:
     """Group blocks that follow each other closely, so that one scan serves many."""
-    cuts = np.flatnonzero(np.diff(pages) > np.uint64(16 * PMD_PAGES)) + 1
-    bounds = [0, *cuts.tolist(), len(pages)]
-    return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    cuts = np.flatnonzero(np.diff(addresses) > np.uint64(16 * PMD_PAGES * PAGE_SIZE)) + 1
+    bounds = [0, *cuts.tolist(), len(addresses)]
+    return [slice(a, b) for a, b in pairwise(bounds)]

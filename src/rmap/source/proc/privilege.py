@@ -36,7 +36,7 @@ def require_pfns() -> None:
         address = int(np.frombuffer(page, np.uint8).ctypes.data)
         try:
             with Pagemap(os.getpid()) as pagemap:
-                entries = pagemap.read([(address, address + PAGE_SIZE)], find_huge=False)
+                entries = pagemap.read([(address, address + PAGE_SIZE)])
         except Denied:
             raise PrivilegeError(_ADVICE) from None
     if not len(entries.pfns) or not int(entries.pfns[0]):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.errors import PrivilegeError, TargetError
+from rmap.image.arrays import distinct, positions
 from rmap.image.image import MemoryImage
 from rmap.source import Progress, no_progress
 from rmap.source.proc import tables
@@ -119,10 +120,10 @@ def _read(processes: list[Process], ram: bool, progress: Progress) -> tables.Fin
     ranges = ram_ranges()
     pages = read_ranges(ranges) if ram else read_frames(_frames(before))
     progress("page counts", 1, 1)
-    after = read_pass(leaders, progress, "page tables again")
+    after = read_pass(leaders, progress, "page tables again", before)
     changed = changed_frames(before, after)
     if not ram:
-        pages = _add_frames(pages, _frames(after))
+        pages = _add_frames(pages, changed)
     for group in groups:
         for pid in group[1:]:
             by_pid[pid].state = by_pid[group[0]].state
@@ -142,13 +143,13 @@ def _groups(processes: list[Process]) -> list[list[int]]:
 
 
 def _frames(contents: Mapping[int, Contents]) -> U64:
-    parts = [frames_of(content.entries) for content in contents.values()]
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    parts = [frames_of(content.words) for content in contents.values()]
+    return distinct(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
 
 
 def _add_frames(pages: KernelPages, frames: U64) -> KernelPages:
     """Add frames that only the second pass found; they count as changed, whatever they hold."""
-    extra = read_frames(np.setdiff1d(frames, pages.pfns, assume_unique=True))
+    extra = read_frames(frames[positions(pages.pfns, frames) < 0])
     pfns = np.concatenate((pages.pfns, extra.pfns))
     order = np.argsort(pfns, kind="stable")
     counts = np.concatenate((pages.counts, extra.counts))[order]

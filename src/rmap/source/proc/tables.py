@@ -48,12 +48,12 @@ class Findings:
     def suspects(self) -> list[int]:
         """Processes that map a page of RAM which the kernel counts as mapped by nobody."""
         uncounted = (self.pages.counts == 0) & (self.pages.flags & _NOT_COUNTED == 0)
-        frames = np.setdiff1d(self.pages.pfns[uncounted], self.changed, assume_unique=True)
+        changed = self.pages.rows(self.changed)
+        uncounted[changed[changed >= 0]] = False
         found = []
         for pid, contents in self.contents.items():
-            mapped = frames_of(contents.entries)
-            at = np.minimum(np.searchsorted(frames, mapped), max(len(frames) - 1, 0))
-            if len(frames) and (frames[at] == mapped).any():
+            rows = self.pages.rows(frames_of(contents.entries))
+            if uncounted[rows[rows >= 0]].any():
                 found.append(pid)
         return found
 
@@ -210,10 +210,10 @@ def _concatenate(parts: list[npt.NDArray[Any]], dtype: Any) -> npt.NDArray[Any]:
 
 def _page_flags(pages: KernelPages, pfns: U64) -> U64:
     """KPF_ flags of each frame; KPF_NOPAGE for a frame that is not RAM."""
-    if not len(pages.pfns):
+    rows = pages.rows(pfns)
+    if not len(pages.flags):
         return np.full(len(pfns), int(Kpf.NOPAGE), np.uint64)
-    at = np.minimum(np.searchsorted(pages.pfns, pfns), len(pages.pfns) - 1)
-    return np.where(pages.pfns[at] == pfns, pages.flags[at], np.uint64(Kpf.NOPAGE))
+    return np.where(rows >= 0, pages.flags[rows], np.uint64(Kpf.NOPAGE))
 
 
 def _mark_by_page(columns: dict[str, npt.NDArray[Any]], pages: KernelPages) -> None:
@@ -265,9 +265,8 @@ def _join_gigantic(columns: dict[str, npt.NDArray[Any]], pages: KernelPages) -> 
 def _pages(found: Findings) -> Table:
     pages = found.pages
     changed = np.zeros(len(pages.pfns), np.bool_)
-    at = np.searchsorted(pages.pfns, found.changed)
-    at = at[at < len(pages.pfns)]
-    changed[at] = np.isin(pages.pfns[at], found.changed)
+    rows = pages.rows(found.changed)
+    changed[rows[rows >= 0]] = True
     return Table(
         TABLES["pages"],
         {
