@@ -13,13 +13,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from rmap.image.arrays import positions
 from rmap.image.flags import Pte
 from rmap.image.reverse import ReverseMap
 from rmap.image.schema import TABLES
 from rmap.image.table import Table
 
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+#: Entries in swap format that name no swap slot: their ``pfn`` is another thing, or nothing.
+NO_SLOT = Pte.MIGRATION | Pte.HWPOISON | Pte.DEVICE | Pte.GUARD
 
 
 class MemoryImage:
@@ -83,6 +86,11 @@ class MemoryImage:
         return self.tables["files"]
 
     @property
+    def swap_slots(self) -> Table:
+        """Swap slots in use, where the source sees them."""
+        return self.tables["swap_slots"]
+
+    @property
     def page_size(self) -> int:
         """Bytes in a base page."""
         return int(self.machine["page_size"][0])
@@ -100,7 +108,7 @@ class MemoryImage:
     @cached_property
     def reverse_swap(self) -> ReverseMap:
         """Swap entry to the page-table entries that hold it."""
-        return ReverseMap(self.ptes, having=Pte.SWAP, without=Pte.MIGRATION)
+        return ReverseMap(self.ptes, having=Pte.SWAP, without=NO_SLOT)
 
     @cached_property
     def pte_offsets(self) -> I64:
@@ -113,13 +121,32 @@ class MemoryImage:
         return _offsets(self.vmas["mm"], len(self.mms))
 
     @cached_property
-    def pte_vma(self) -> npt.NDArray[np.int32]:
-        """The VMA of every row of ``ptes``, -1 where none covers the address."""
-        owner = np.full(len(self.ptes), -1, np.int32)
+    def vma_offsets_in_ptes(self) -> I64:
+        """Row of the first entry of ``ptes`` at or after the start of each VMA, ascending."""
+        first = np.empty(len(self.vmas), np.int64)
         for mm in range(len(self.mms)):
             ptes = slice(self.pte_offsets[mm], self.pte_offsets[mm + 1])
-            owner[ptes] = self.find_vmas(mm, self.ptes["address"][ptes])
-        return owner
+            vmas = slice(self.vma_offsets[mm], self.vma_offsets[mm + 1])
+            starts = self.vmas["start"][vmas]
+            first[vmas] = ptes.start + np.searchsorted(self.ptes["address"][ptes], starts)
+        return first
+
+    @cached_property
+    def pte_vma(self) -> npt.NDArray[np.int32]:
+        """The VMA of every row of ``ptes``, -1 where none covers the address."""
+        return self.vmas_of_ptes(np.arange(len(self.ptes)))
+
+    def vmas_of_ptes(self, rows: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """Return the VMA that covers the address of some rows of ``ptes``, -1 where none does."""
+        wanted = np.asarray(rows, np.int64)
+        if not len(self.vmas):
+            return np.full(len(wanted), -1, np.int32)
+        # Of VMAs without entries several begin at one row: the last of them is the nearest.
+        at = np.searchsorted(self.vma_offsets_in_ptes, wanted, side="right") - 1
+        vma = np.maximum(at, 0)
+        inside = (at >= 0) & (self.vmas["mm"][vma] == self.ptes["mm"][wanted])
+        inside &= self.ptes["address"][wanted] < self.vmas["end"][vma]
+        return np.where(inside, vma, -1).astype(np.int32)
 
     @cached_property
     def processes_of_mm(self) -> dict[int, list[int]]:
@@ -152,9 +179,25 @@ class MemoryImage:
                 low -= 1
         return slice(low, max(low, high))
 
+    @cached_property
+    def _page_runs(self) -> tuple[U64, I64]:
+        """Where runs of consecutive page frames begin: first frame and row of each."""
+        pfns = self.pages["pfn"]
+        rows = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(np.diff(pfns) != 1) + 1))
+        return pfns[rows], rows
+
     def find_pages(self, pfns: npt.ArrayLike) -> I64:
         """Return the row of ``pages`` of each pfn, -1 where the image has none."""
-        return positions(self.pages["pfn"], np.asarray(pfns, np.uint64))
+        wanted = np.asarray(pfns, np.uint64)
+        have = self.pages["pfn"]
+        if not len(have):
+            return np.full(len(wanted), -1, np.int64)
+        # RAM is a few long runs: to search them stays in the cache, to search all pages does not.
+        first, rows = self._page_runs
+        run = np.maximum(np.searchsorted(first, wanted, side="right") - 1, 0)
+        into = np.minimum(wanted - first[run], np.uint64(len(have))).astype(np.int64)
+        row = np.minimum(rows[run] + into, len(have) - 1)
+        return np.where(have[row] == wanted, row, -1)
 
 
 def _offsets(ids: npt.NDArray[np.int32], count: int) -> I64:
