@@ -13,19 +13,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from rmap.image.arrays import positions, ranges
 from rmap.image.flags import Pte
 from rmap.image.reverse import ReverseMap
 from rmap.image.schema import TABLES
 from rmap.image.table import Table
 
 I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 
 #: Entries in swap format that name no swap slot: their ``pfn`` is another thing, or nothing.
 NO_SLOT = Pte.MIGRATION | Pte.HWPOISON | Pte.DEVICE | Pte.GUARD
-#: Pages are looked up by a direct index, 4 bytes a frame, up to this many frames for each page.
-_DENSE_PER_PAGE = 8
-_DENSE_ALWAYS = 1 << 20
 
 
 class MemoryImage:
@@ -124,20 +121,32 @@ class MemoryImage:
         return _offsets(self.vmas["mm"], len(self.mms))
 
     @cached_property
+    def vma_offsets_in_ptes(self) -> I64:
+        """Row of the first entry of ``ptes`` at or after the start of each VMA, ascending."""
+        first = np.empty(len(self.vmas), np.int64)
+        for mm in range(len(self.mms)):
+            ptes = slice(self.pte_offsets[mm], self.pte_offsets[mm + 1])
+            vmas = slice(self.vma_offsets[mm], self.vma_offsets[mm + 1])
+            starts = self.vmas["start"][vmas]
+            first[vmas] = ptes.start + np.searchsorted(self.ptes["address"][ptes], starts)
+        return first
+
+    @cached_property
     def pte_vma(self) -> npt.NDArray[np.int32]:
         """The VMA of every row of ``ptes``, -1 where none covers the address."""
-        # A VMA's entries are neighbours, so it is enough to look up where each VMA begins and ends.
-        first = np.empty(len(self.vmas), np.int64)
-        last = np.empty(len(self.vmas), np.int64)
-        for mm in range(len(self.mms)):
-            low, high = int(self.pte_offsets[mm]), int(self.pte_offsets[mm + 1])
-            addresses = self.ptes["address"][low:high]
-            mine = slice(self.vma_offsets[mm], self.vma_offsets[mm + 1])
-            first[mine] = low + np.searchsorted(addresses, self.vmas["start"][mine])
-            last[mine] = low + np.searchsorted(addresses, self.vmas["end"][mine])
-        owner = np.full(len(self.ptes), -1, np.int32)
-        owner[ranges(first, last - first)] = np.repeat(self.vmas["vma"], last - first)
-        return owner
+        return self.vmas_of_ptes(np.arange(len(self.ptes)))
+
+    def vmas_of_ptes(self, rows: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """Return the VMA that covers the address of some rows of ``ptes``, -1 where none does."""
+        wanted = np.asarray(rows, np.int64)
+        if not len(self.vmas):
+            return np.full(len(wanted), -1, np.int32)
+        # Of VMAs without entries several begin at one row: the last of them is the nearest.
+        at = np.searchsorted(self.vma_offsets_in_ptes, wanted, side="right") - 1
+        vma = np.maximum(at, 0)
+        inside = (at >= 0) & (self.vmas["mm"][vma] == self.ptes["mm"][wanted])
+        inside &= self.ptes["address"][wanted] < self.vmas["end"][vma]
+        return np.where(inside, vma, -1).astype(np.int32)
 
     @cached_property
     def processes_of_mm(self) -> dict[int, list[int]]:
@@ -170,32 +179,25 @@ class MemoryImage:
                 low -= 1
         return slice(low, max(low, high))
 
+    @cached_property
+    def _page_runs(self) -> tuple[U64, I64]:
+        """Where runs of consecutive page frames begin: first frame and row of each."""
+        pfns = self.pages["pfn"]
+        rows = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(np.diff(pfns) != 1) + 1))
+        return pfns[rows], rows
+
     def find_pages(self, pfns: npt.ArrayLike) -> I64:
         """Return the row of ``pages`` of each pfn, -1 where the image has none."""
         wanted = np.asarray(pfns, np.uint64)
         have = self.pages["pfn"]
-        rows = self._page_rows
-        if rows is None:
-            return positions(have, wanted)
-        place = wanted - have[0]  # wraps to something huge below the first page
-        inside = place < len(rows)
-        return np.where(inside, rows[np.where(inside, place, 0)], -1).astype(np.int64)
-
-    @cached_property
-    def _page_rows(self) -> npt.NDArray[np.int32] | None:
-        """The row of every frame from the first page to the last; None if few of them are there.
-
-        Looking up millions of frames in random order is ten times faster here than by bisection.
-        """
-        have = self.pages["pfn"]
         if not len(have):
-            return None
-        span = int(have[-1] - have[0]) + 1
-        if span > max(_DENSE_ALWAYS, _DENSE_PER_PAGE * len(have)):
-            return None
-        rows = np.full(span, -1, np.int32)
-        rows[have - have[0]] = np.arange(len(have), dtype=np.int32)
-        return rows
+            return np.full(len(wanted), -1, np.int64)
+        # RAM is a few long runs: to search them stays in the cache, to search all pages does not.
+        first, rows = self._page_runs
+        run = np.maximum(np.searchsorted(first, wanted, side="right") - 1, 0)
+        into = np.minimum(wanted - first[run], np.uint64(len(have))).astype(np.int64)
+        row = np.minimum(rows[run] + into, len(have) - 1)
+        return np.where(have[row] == wanted, row, -1)
 
 
 def _offsets(ids: npt.NDArray[np.int32], count: int) -> I64:

@@ -89,15 +89,25 @@ class _Level:
         count = self._offsets[rank + 1].astype(np.int64) - first
         return first, np.where(known, count, 0)
 
+    def bounds(self, pfns: U64) -> tuple[I64, I64]:
+        """Return the first position and the number of entries of each page's block.
+
+        Positions mean something to :meth:`rows` only.
+        """
+        return self._bounds(pfns)
+
+    def rows(self, positions: I64) -> I64:
+        """Return the rows of the pte table at some positions."""
+        found = self._positions[positions]
+        return (found if self._rows is None else self._rows[found]).astype(np.int64)
+
     def count(self, pfns: U64) -> I64:
         return self._bounds(pfns)[1]
 
     def lookup(self, pfns: U64) -> tuple[I64, I64]:
         """Return (counts, rows): rows concatenated in the order of ``pfns``."""
         first, counts = self._bounds(pfns)
-        positions = self._positions[ranges(first, counts)]
-        rows = positions if self._rows is None else self._rows[positions]
-        return counts, rows.astype(np.int64)
+        return counts, self.rows(ranges(first, counts))
 
     def blocks(self) -> tuple[U64, I64]:
         """Return the first pfn and the number of entries of each block that has any."""
@@ -159,6 +169,11 @@ class ReverseMap:
     def nbytes(self) -> int:
         """Bytes held by the index."""
         return sum(level.nbytes for level in self._levels)
+
+    @property
+    def levels(self) -> tuple[_Level, ...]:
+        """The index of each order that has entries, by ascending order."""
+        return tuple(self._levels)
 
     def count(self, pfns: npt.ArrayLike) -> I64:
         """Return for each of ``pfns`` the number of entries that map it."""

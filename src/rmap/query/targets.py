@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from rmap.errors import TargetError
 
@@ -44,7 +44,18 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessTarget:
+class _Named:
+    """``text`` is what the user wrote; two targets are equal if they mean the same."""
+
+    text: str = field(default="", compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            object.__setattr__(self, "text", str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTarget(_Named):
     """Addresses ``[start, end)`` of a process; all that it has mapped if both are ``None``."""
 
     pid: int
@@ -58,7 +69,7 @@ class ProcessTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class FileTarget:
+class FileTarget(_Named):
     """Bytes ``[start, end)`` of a file; ``end`` is ``None`` for all from ``start`` on."""
 
     path: str
@@ -72,7 +83,7 @@ class FileTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class PfnTarget:
+class FrameTarget(_Named):
     """Page frames ``[start, end)``."""
 
     start: int
@@ -83,7 +94,7 @@ class PfnTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class PhysTarget:
+class PhysicalTarget(_Named):
     """Physical addresses ``[start, end)``, in bytes."""
 
     start: int
@@ -93,7 +104,7 @@ class PhysTarget:
         return f"phys:{_span(self.start, self.end)}"
 
 
-Target = ProcessTarget | FileTarget | PfnTarget | PhysTarget
+Target = ProcessTarget | FileTarget | FrameTarget | PhysicalTarget
 
 
 def _span(start: int, end: int) -> str:
@@ -113,19 +124,19 @@ def parse_target(text: str) -> Target:
     TargetError
         With what is wrong with it, and the accepted forms.
 
-    >>> parse_target("4711:0x7f0000000000+8K")
-    ProcessTarget(pid=4711, start=139637976727552, end=139637976735744)
-    >>> parse_target("/var/lib/a@b")
-    FileTarget(path='/var/lib/a@b', start=0, end=None)
+    >>> parse_target("4711:0x400000+8K")
+    ProcessTarget(text='4711:0x400000+8K', pid=4711, start=4194304, end=4202496)
+    >>> parse_target("/var/lib/a@b").path
+    '/var/lib/a@b'
     """
     try:
-        return _parse(text)
+        return replace(_parse(text), text=text)
     except _Malformed as reason:
         shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
         raise TargetError(f"not a target: {shown!r}: {reason}; accepted: {FORMS}") from None
 
 
-def read_targets(lines: Iterable[str]) -> list[Target]:
+def parse_targets(lines: Iterable[str]) -> list[Target]:
     """Parse one target a line; blank lines and lines that begin with ``#`` are skipped.
 
     Raises
@@ -133,8 +144,8 @@ def read_targets(lines: Iterable[str]) -> list[Target]:
     TargetError
         With the number of the line.
 
-    >>> read_targets(["# from the log", "pfn:0x10+2", ""])
-    [PfnTarget(start=16, end=18)]
+    >>> parse_targets(["# from the log", "pfn:0x10+2", ""])
+    [FrameTarget(text='pfn:0x10+2', start=16, end=18)]
     """
     targets = []
     for number, line in enumerate(lines, 1):
@@ -154,9 +165,9 @@ def _parse(text: str) -> Target:
         raise _Malformed("it holds a NUL byte")
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "pfn":
-        return PfnTarget(*_range(rest, _plain_number))
+        return FrameTarget(*_range(rest, _plain_number))
     if colon and scheme == "phys":
-        return PhysTarget(*_range(rest, _number))
+        return PhysicalTarget(*_range(rest, _number))
     if re.fullmatch(r"[0-9]+", scheme):
         pid = _pid(scheme)
         return ProcessTarget(pid, *_range(rest, _number)) if colon else ProcessTarget(pid)
