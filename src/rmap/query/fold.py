@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
+from rmap.image.arrays import ranges
 from rmap.image.flags import Kpf
-from rmap.image.reverse import ranges
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+
+#: In the columns ``kind`` and ``verdict``: there is none.
+NONE = 255
 
 _PLACE_IN_FOLIO = np.uint64(Kpf.COMPOUND_HEAD | Kpf.COMPOUND_TAIL)
 
@@ -27,18 +30,17 @@ _PLACE_IN_FOLIO = np.uint64(Kpf.COMPOUND_HEAD | Kpf.COMPOUND_TAIL)
 class Pages:
     """Columns, one row a page or run; see `rmap.query.who.Run` for what they mean.
 
-    Codes: ``state`` of `resolve.State`, ``kind`` of `kinds.Kind` (255 none), ``verdict`` of
-    `verdict.Verdict` (255 none); ``framed`` is whether ``pfn`` is a page frame number; -1 stands
-    for none in ``mm``, ``file``, ``mapcount`` and ``refcount``; ``offset`` is in pages.
+    Codes: ``state`` of `places.State`, ``kind`` of `kinds.Kind` and ``verdict`` of
+    `verdict.Verdict`, both `NONE` where there is none. ``position`` is that of `places.Places`;
+    ``framed`` is whether ``pfn`` is a page frame number; -1 stands for none in ``vma``,
+    ``mapcount`` and ``refcount``.
     """
 
     target: npt.NDArray[np.int32]
     state: npt.NDArray[np.uint8]
     pages: I64
-    mm: npt.NDArray[np.int32]
-    address: U64
-    file: npt.NDArray[np.int32]
-    offset: U64
+    position: U64
+    vma: npt.NDArray[np.int32]
     pfn: U64
     last_pfn: U64
     contiguous: npt.NDArray[np.bool_]
@@ -68,8 +70,7 @@ class MappingRows:
 
 
 #: What has to be equal for a run to go on; the rest is looked at in its own way.
-_EQUAL = ("target", "state", "mm", "file", "framed", "kind", "mapcount", "refcount", "found",
-          "verdict")  # fmt: skip
+_EQUAL = ("target", "state", "vma", "framed", "kind", "mapcount", "refcount", "found", "verdict")
 
 
 def fold(image: MemoryImage, pages: Pages, mappings: MappingRows) -> tuple[Pages, MappingRows]:
@@ -103,13 +104,8 @@ def _goes_on(image: MemoryImage, pages: Pages) -> npt.NDArray[np.bool_]:
         same &= column[1:] == column[:-1]
     flags = pages.flags & ~_PLACE_IN_FOLIO
     same &= flags[1:] == flags[:-1]
-    before = pages.pages[:-1].astype(np.uint64)
-    addressed, filed = pages.mm[1:] >= 0, pages.file[1:] >= 0
-    same &= ~addressed | (
-        pages.address[1:] == pages.address[:-1] + before * np.uint64(image.page_size)
-    )
-    same &= ~filed | (pages.offset[1:] == pages.offset[:-1] + before)
-    same &= addressed | filed | (pages.pfn[1:] == pages.pfn[:-1] + before)
+    before = pages.pages[:-1].astype(np.uint64) * np.uint64(image.page_size)
+    same &= pages.position[1:] == pages.position[:-1] + before
     result[1:] = same
     return result
 
@@ -153,8 +149,8 @@ def join(parts: Sequence[tuple[Pages, MappingRows]]) -> tuple[Pages, MappingRows
 
 def _nothing() -> tuple[Pages, MappingRows]:
     """Return no pages."""
-    dtypes = ("i4", "u1", "i8", "i4", "u8", "i4", "u8", "u8", "u8", "?", "?", "u1", "u8", "i4",
-              "i4", "i8", "u1")  # fmt: skip
+    dtypes = ("i4", "u1", "i8", "u8", "i4", "u8", "u8", "?", "?", "u1", "u8", "i4", "i4", "i8",
+              "u1")  # fmt: skip
     empty = Pages(*(np.empty(0, dtype) for dtype in dtypes))
     none = np.empty(0, np.int64)
     return empty, MappingRows(np.zeros(1, np.int64), none, np.empty(0, np.uint64))

@@ -80,12 +80,13 @@ def make_places(target: Any, state: Any, position: Any, pages: Any, *, pfn: Any 
                 vma: Any = -1) -> Places:  # fmt: skip
     """Make places of arrays and single values; a single value stands for the whole column."""
     columns = np.broadcast_arrays(target, state, position, pages, pfn, pte, vma)
-    return Places(*(c.astype(t) for c, t in zip(columns, _TYPES, strict=True)))
+    typed: list[Any] = [c.astype(t) for c, t in zip(columns, _TYPES, strict=True)]
+    return Places(*typed)
 
 
 def no_places() -> Places:
     """Return no places."""
-    return Places(*(np.empty(0, dtype) for dtype in _TYPES))
+    return make_places(*[np.empty(0)] * 4)
 
 
 def concatenate(parts: list[Places]) -> Places:

@@ -14,8 +14,8 @@ import numpy as np
 
 from rmap.errors import PrivilegeError, RmapError, TargetError
 from rmap.image import MemoryImage
-from rmap.image.flags import Pte
 from rmap.image.arrays import ranges
+from rmap.image.flags import Pte
 from rmap.query.places import (
     I64,
     U8,
@@ -72,7 +72,9 @@ def resolve(
     parts = [
         _processes(image, [(n, t) for n, t in numbered if isinstance(t, ProcessTarget)], problems),
         _frames(
-            image, [(n, t) for n, t in numbered if isinstance(t, FrameTarget | PhysicalTarget)], problems
+            image,
+            [(n, t) for n, t in numbered if isinstance(t, FrameTarget | PhysicalTarget)],
+            problems,
         ),
         resolve_files(
             image, [(n, t) for n, t in numbered if isinstance(t, FileTarget)], identify, problems
@@ -218,7 +220,9 @@ def _holes(
 
 
 def _frames(
-    image: MemoryImage, targets: list[tuple[int, FrameTarget | PhysicalTarget]], problems: list[Problem]
+    image: MemoryImage,
+    targets: list[tuple[int, FrameTarget | PhysicalTarget]],
+    problems: list[Problem],
 ) -> Places:
     """Resolve page frames: those that there are, and those that there are not."""
     if not targets:

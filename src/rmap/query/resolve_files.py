@@ -15,8 +15,8 @@ import numpy as np
 
 from rmap.errors import TargetError
 from rmap.image import MemoryImage
-from rmap.image.flags import Kpf, Pte
 from rmap.image.arrays import ranges
+from rmap.image.flags import Kpf, Pte
 from rmap.query.places import (
     I64,
     U64,

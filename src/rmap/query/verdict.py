@@ -61,6 +61,15 @@ def somebody_unread(image: MemoryImage) -> bool:
     return bool(np.isin(image.processes["status"].astype(str), UNREAD_STATUSES).any())
 
 
+def compare(image: MemoryImage, found: I64, counted: I64) -> U8:
+    """Return agree, unattributed or disagree for numbers that can be compared."""
+    verdicts = np.full(len(found), Verdict.AGREE, np.uint8)
+    verdicts[found > counted] = Verdict.DISAGREE
+    less = Verdict.UNATTRIBUTED if somebody_unread(image) else Verdict.DISAGREE
+    verdicts[found < counted] = less
+    return verdicts
+
+
 def judge(image: MemoryImage, rows: npt.ArrayLike, found: npt.ArrayLike, kinds: U8) -> U8:
     """Return the verdict on pages of an image.
 
@@ -83,11 +92,8 @@ def judge(image: MemoryImage, rows: npt.ArrayLike, found: npt.ArrayLike, kinds: 
     known = wanted >= 0
     row = np.maximum(wanted, 0)
     counted = image.pages["mapcount"][row].astype(np.int64)
-    less = Verdict.UNATTRIBUTED if somebody_unread(image) else Verdict.DISAGREE
-    verdicts = np.full(len(wanted), Verdict.AGREE, np.uint8)
     # The last that holds wins: the order of the table above, upside down.
-    verdicts[count > counted] = Verdict.DISAGREE
-    verdicts[count < counted] = less
+    verdicts = compare(image, count, counted)
     verdicts[image.pages["changed"][row]] = Verdict.CHANGED
     verdicts[kinds == Kind.ZERO] = Verdict.ZERO_PAGE
     vague = ~known | (counted < 0) | ((kinds == Kind.HUGETLB) & (count > counted))

@@ -14,32 +14,23 @@ folio; a run shows those that occur in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
+from rmap.image.arrays import positions, ranges
 from rmap.image.flags import Pte, permissions
-from rmap.image.reverse import ReverseMap, ranges
-from rmap.query.fold import MappingRows, Pages, fold, join
-from rmap.query.kinds import NO_KIND, folio_flags, kind_name, page_kinds, take
-from rmap.query.resolve import (
-    STATE_NAMES,
-    Identify,
-    Places,
-    Problem,
-    State,
-    resolve,
-)
-from rmap.query.targets import Target
-from rmap.query.verdict import (
-    NO_VERDICT,
-    VERDICT_NAMES,
-    compare,
-    judge,
-    somebody_unread,
-)
+from rmap.image.reverse import ReverseMap
+from rmap.query.fold import NONE, MappingRows, Pages, fold, join
+from rmap.query.kinds import KIND_NAMES, classify
+from rmap.query.places import STATE_NAMES, Places, Problem, State
+from rmap.query.resolve import resolve
+from rmap.query.resolve_files import Identify
+from rmap.query.targets import FileTarget, ProcessTarget, Target
+from rmap.query.verdict import VERDICT_NAMES, compare, judge
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -121,30 +112,32 @@ class WhoAnswer:
 
     def run(self, index: int) -> Run:
         """Return one run as a plain object."""
-        runs, image = self.runs, self.image
+        runs = self.runs
         row = {field.name: getattr(runs, field.name)[index].item() for field in fields(runs)}
         state = State(row["state"])
         swapped = state is State.SWAPPED
         framed = row["framed"]
-        file, kind, verdict = row["file"], row["kind"], row["verdict"]
+        kind, verdict, position = row["kind"], row["verdict"], row["position"]
+        target = self.targets[row["target"]]
+        path = target.path if isinstance(target, FileTarget) else None
         return Run(
             target=row["target"],
-            text=self.targets[row["target"]].text,
+            text=target.text,
             pages=row["pages"],
             state=STATE_NAMES[state],
-            address=row["address"] if row["mm"] >= 0 else None,
-            path=str(image.files["path"][file]) if file >= 0 else None,
-            offset=row["offset"] * image.page_size if file >= 0 else None,
+            address=position if isinstance(target, ProcessTarget) else None,
+            path=path,
+            offset=None if path is None else position,
             pfn=row["pfn"] if framed else None,
             last_pfn=row["last_pfn"] if framed else None,
             contiguous=row["contiguous"],
             swap_entry=row["pfn"] if swapped else None,
-            kind=kind_name(kind) if framed else None,
-            flags=row["flags"] if framed and kind != NO_KIND else None,
+            kind=KIND_NAMES[kind] if kind != NONE else None,
+            flags=row["flags"] if kind != NONE else None,
             mapcount=row["mapcount"] if row["mapcount"] >= 0 else None,
             refcount=row["refcount"] if row["refcount"] >= 0 else None,
             found=row["found"],
-            verdict=VERDICT_NAMES[verdict] if verdict != NO_VERDICT else None,
+            verdict=VERDICT_NAMES[verdict] if verdict != NONE else None,
             mappings=tuple(self._mapping(i) for i in self.mappings.of(index)),
         )
 
@@ -205,7 +198,7 @@ def who(
 
 def _chunks(image: MemoryImage, places: Places) -> Iterator[Places]:
     """Cut places into pages, as many at a time as have about ``_CHUNK`` mappings."""
-    # Holes are one row however long; all else is looked at page by page.
+    # Holes and swap entries are one row however long; pages are looked at one by one.
     lengths = np.where(_is_stretch(places.state), 1, places.pages)
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
@@ -219,7 +212,8 @@ def _chunks(image: MemoryImage, places: Places) -> Iterator[Places]:
 
 
 def _is_stretch(states: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    return (states == State.HOLE) | (states == State.UNMAPPED) | (states == State.NOT_RAM)
+    """Whether nothing is to be said of the single pages of a place."""
+    return (states != State.PRESENT) & (states != State.MIGRATING)
 
 
 def _cut_into_pages(
@@ -231,32 +225,34 @@ def _cut_into_pages(
     begins = ends[first:last] - lengths[first:last]
     low = np.maximum(begins, start)
     counts = np.minimum(ends[first:last], end) - low
-    place = np.repeat(np.arange(first, last), counts)
+    pages = places.take(np.repeat(np.arange(first, last), counts))
     step = ranges(low - begins, counts).astype(np.uint64)
-    pages = places.take(place)
-    stretch = _is_stretch(pages.state)
-    # Only these frames run on within a place: a swap entry or a marker is one page.
-    framed = (pages.state == State.PRESENT) | (pages.state == State.MIGRATING)
-    has_address, has_offset = pages.mm >= 0, pages.file >= 0
-    return Places(
-        target=pages.target,
-        state=pages.state,
-        pages=np.where(stretch, pages.pages, 1),
-        mm=pages.mm,
-        address=pages.address + np.where(has_address, step * np.uint64(image.page_size), 0),
-        file=pages.file,
-        offset=pages.offset + np.where(has_offset, step, 0).astype(np.uint64),
-        pfn=pages.pfn + np.where(framed, step, 0).astype(np.uint64),
-        pte=pages.pte,
+    step[_is_stretch(pages.state)] = 0
+    return replace(
+        pages,
+        position=pages.position + step * np.uint64(image.page_size),
+        pages=np.where(_is_stretch(pages.state), pages.pages, 1),
+        pfn=pages.pfn + step,
     )
 
 
 def _frame_known(image: MemoryImage, pages: Places) -> npt.NDArray[np.bool_]:
     """Whether ``pfn`` is a page frame number. A migration entry from /proc hides its own."""
-    flags = take(image.ptes["flags"], pages.pte, 0)
-    hidden = (flags & np.uint32(Pte.SWAP)) != 0
+    hidden = (_entry_flags(image, pages) & np.uint32(Pte.SWAP)) != 0
     migrating = (pages.state == State.MIGRATING) & ~hidden
     return (pages.state == State.PRESENT) | migrating
+
+
+def _entry_flags(image: MemoryImage, pages: Places) -> npt.NDArray[np.uint32]:
+    """Pte bits of the entry that each place was found by, 0 where by none."""
+    return _taken(image.ptes["flags"], pages.pte, 0)
+
+
+def _taken(column: npt.NDArray[Any], rows: I64, missing: int) -> npt.NDArray[Any]:
+    """Return the values of some rows of a column, ``missing`` for row -1."""
+    if not len(column):
+        return np.full(len(rows), missing, column.dtype)
+    return np.where(rows >= 0, column[rows], column.dtype.type(missing))
 
 
 def _own_only(image: MemoryImage, pages: Places) -> npt.NDArray[np.bool_]:
@@ -265,11 +261,9 @@ def _own_only(image: MemoryImage, pages: Places) -> npt.NDArray[np.bool_]:
     Half the machine may map the zero page, at thousands of places each; asked about a process, one
     does not want them all at each of its own.
     """
-    flags = take(image.ptes["flags"], pages.pte, 0)
-    special = (flags & np.uint32(Pte.SPECIAL)) != 0
-    entry = (pages.pte >= 0) & (pages.file < 0)
-    return entry & (special | (pages.state == State.MIGRATING) | (pages.state == State.DEVICE)
-                    | (pages.state == State.GUARD))  # fmt: skip
+    special = (_entry_flags(image, pages) & np.uint32(Pte.SPECIAL)) != 0
+    lone = np.isin(pages.state, (State.MIGRATING, State.DEVICE, State.GUARD))
+    return (pages.pte >= 0) & (special | lone)
 
 
 def _count_mappings(image: MemoryImage, pages: Places) -> I64:
@@ -300,40 +294,33 @@ def _look_up(image: MemoryImage, places: Places) -> tuple[Pages, MappingRows]:
     mappings = _mappings(image, places)
     counted_found = np.zeros(len(places), np.int64)
     counted_found[framed] = image.reverse.count(places.pfn[framed])
-    pages = image.pages
-    verdict = np.full(len(places), NO_VERDICT, np.uint8)
+    kind = np.full(len(places), NONE, np.uint8)
+    verdict = np.full(len(places), NONE, np.uint8)
     known = np.flatnonzero(rows >= 0)
-    verdict[known] = judge(image, rows[known], counted_found[known])
-    mapcount = take(pages["mapcount"], rows, -1).astype(np.int32)
+    kind[known] = classify(image.pages["flags"][rows[known]])
+    verdict[known] = judge(image, rows[known], counted_found[known], kind[known])
+    mapcount = _taken(image.pages["mapcount"], rows, -1)
     refcount = np.full(len(places), -1, np.int32)
-    if "refcount" in pages:
-        refcount = take(pages["refcount"], rows, -1).astype(np.int32)
+    if "refcount" in image.pages:
+        refcount = _taken(image.pages["refcount"], rows, -1)
     swapped = np.flatnonzero(places.state == State.SWAPPED)
     if len(swapped):
         counted_found[swapped] = image.reverse_swap.count(places.pfn[swapped])
         mapcount[swapped] = swap_counts(image, places.pfn[swapped])
-        if len(image.swap_slots):
-            verdict[swapped] = compare(
-                counted_found[swapped],
-                mapcount[swapped].astype(np.int64),
-                unread=somebody_unread(image),
-            )
-    kind = page_kinds(image, rows)
-    kind[~framed] = NO_KIND
+        told = swapped[mapcount[swapped] >= 0]
+        verdict[told] = compare(image, counted_found[told], mapcount[told].astype(np.int64))
     columns = Pages(
         target=places.target,
         state=places.state,
         pages=places.pages,
-        mm=places.mm,
-        address=places.address,
-        file=places.file,
-        offset=places.offset,
+        position=places.position,
+        vma=places.vma,
         pfn=places.pfn,
         last_pfn=places.pfn + np.where(framed, places.pages - 1, 0).astype(np.uint64),
         contiguous=np.ones(len(places), np.bool_),
         framed=framed,
         kind=kind,
-        flags=folio_flags(image, rows),
+        flags=_taken(image.pages["flags"], rows, 0),
         mapcount=mapcount,
         refcount=refcount,
         found=counted_found,
@@ -345,12 +332,7 @@ def _look_up(image: MemoryImage, places: Places) -> tuple[Pages, MappingRows]:
 def swap_counts(image: MemoryImage, entries: U64) -> npt.NDArray[np.int32]:
     """Return the kernel's count of each swap entry, -1 where the image does not know it."""
     slots = image.swap_slots
-    if not len(slots):
-        return np.full(len(entries), -1, np.int32)
-    order = np.argsort(slots["entry"], kind="stable")
-    at = np.minimum(np.searchsorted(slots["entry"][order], entries), len(order) - 1)
-    row = order[at]
-    return np.where(slots["entry"][row] == entries, slots["count"][row], -1).astype(np.int32)
+    return _taken(slots["count"], positions(slots["entry"], entries), -1)
 
 
 def _mappings(image: MemoryImage, places: Places) -> MappingRows:

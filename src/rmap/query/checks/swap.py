@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rmap.image import MemoryImage
 from rmap.query.checks.mappers import MAX_MAPPERS, mapper_of
 from rmap.query.checks.registry import Finding, Outcome, Tally, check
-from rmap.query.verdict import VERDICT_NAMES, Verdict, somebody_unread
+from rmap.query.verdict import VERDICT_NAMES, Verdict, compare
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -29,10 +29,7 @@ def swap(image: MemoryImage, limit: int) -> Outcome:
     found = image.reverse_swap.count(entries)
     counted = np.zeros(len(entries), np.int64)  # a slot that is not in the table is free
     counted[np.searchsorted(entries, slots["entry"])] = slots["count"]
-    less = Verdict.UNATTRIBUTED if somebody_unread(image) else Verdict.DISAGREE
-    verdicts = np.full(len(entries), Verdict.AGREE, np.uint8)
-    verdicts[found > counted] = Verdict.DISAGREE
-    verdicts[found < counted] = less
+    verdicts = compare(image, found, counted)
     wrong = np.flatnonzero(verdicts == Verdict.DISAGREE)
     unseen = verdicts == Verdict.UNATTRIBUTED
     return Outcome(
