@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import IO, Any
 
-from rmap.cli.text import human_bytes, printable
+from rmap.text import human_bytes, printable
 
 #: Rich lays a table out cell by cell, ~50 us each: longer ones are printed plainly.
 _RICH_ROWS = 1000

@@ -45,3 +45,12 @@ def human_bytes(count: int | float) -> str:
         unit += 1
     number = f"{rest:.1f}" if unit else f"{rest:.0f}"
     return f"{sign}{number} {_BINARY_UNITS[unit]}"
+
+
+def short_bytes(count: int) -> str:
+    """Return a number of bytes with a binary unit, without decimals where none are needed.
+
+    >>> short_bytes(2 << 20), short_bytes(1536), short_bytes(0)
+    ('2 MiB', '1.5 KiB', '0')
+    """
+    return human_bytes(count).replace(".0 ", " ") if count else "0"
