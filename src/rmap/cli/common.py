@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,6 @@ from rmap.cli.output import Document, Format, write
 from rmap.errors import RmapError, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rmap.image import MemoryImage
 
 ImageOption = Annotated[
@@ -32,6 +31,9 @@ FormatOption = Annotated[
     typer.Option("--format", help="How to print the answer.", case_sensitive=False),
 ]
 RawOption = Annotated[bool, typer.Option("--raw", help="Plain numbers in tables: bytes, no units.")]
+PidsArgument = Annotated[
+    list[int] | None, typer.Argument(metavar="PID", min=1, help="Only these processes.")
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no remarks on standard error.")
 ]
@@ -71,6 +73,21 @@ def remark(text: str, *, quiet: bool) -> None:
         sys.stderr.write(f"{printable(text)}\n")
 
 
+def refuse_unless_writable(path: Path) -> None:
+    """Refuse an output file whose directory cannot take it, before the long work begins.
+
+    Raises
+    ------
+    RmapError
+        Saying what is the matter with the directory.
+    """
+    directory = path.parent
+    if not directory.is_dir():
+        raise RmapError(f"cannot write {path}: {directory} is not a directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise RmapError(f"cannot write {path}: {directory} is not writable")
+
+
 def open_image(
     path: Path | None,
     *,
@@ -105,3 +122,18 @@ def open_image(
 
     with _progress(quiet) as progress:
         return snapshot(pids, freeze=tuple(freeze or ()), progress=progress)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that shows how far the reading is, on a terminal; None elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading processes", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

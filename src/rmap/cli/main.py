@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 
-from rmap.cli import demo, fsck, report, snapshot, sql, who
 from rmap.cli import map as map_
+from rmap.cli import snapshot, sql
 from rmap.cli.common import OutputClosed
-from rmap.text import printable
 from rmap.errors import RmapError
+from rmap.text import printable
 
 _USAGE = 2
 _INTERRUPTED = 130
@@ -44,13 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module, _name in (
-    (who, "who"),
-    (report, "report"),
-    (fsck, "fsck"),
     (map_, "map"),
     (snapshot, "snapshot"),
     (sql, "sql"),
-    (demo, "demo"),
 ):
     app.command(_name, epilog=_module.EPILOG)(_module.command)
 

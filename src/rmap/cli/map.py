@@ -75,4 +75,5 @@ def _draw(image: MemoryImage, output: Path, layers: list[str], quiet: bool) -> N
         text = to_html(scene, data) if suffix == ".html" else to_svg(scene)
         picture = text.encode()
     write_whole(output, picture)
-    remark(f"{describe(memory)}\nWrote {output}.", quiet=quiet)
+    remark(describe(memory), quiet=quiet)
+    remark(f"Wrote {output}.", quiet=quiet)

@@ -12,11 +12,11 @@ import typer
 from rmap.cli.common import (
     FormatOption,
     FreezeOption,
+    PidsArgument,
     QuietOption,
     RawOption,
     emit,
     open_image,
-    pids_of,
     refuse_unless_writable,
 )
 from rmap.cli.output import Column, Document, Format, Records, Unit
@@ -36,6 +36,7 @@ Examples:
 Needs CAP_SYS_ADMIN. An image is replaced, any other file is not. A name that ends
 in / gives a directory instead of a zip file."""
 
+_TABLE_COLUMNS = (Column("table", "TABLE"), Column("rows", "ROWS", Unit.COUNT))
 #: Processes that should have been read and were not (`rmap.image.schema.PROCESSES`).
 NOT_READ = ("vanished", "denied", "self")
 
@@ -44,9 +45,7 @@ def command(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The image to write.")
     ],
-    pids: Annotated[
-        list[str] | None, typer.Argument(metavar="[PID]...", help="Only these processes.")
-    ] = None,
+    pids: PidsArgument = None,
     freeze: FreezeOption = False,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
@@ -56,10 +55,8 @@ def command(
     from rmap.image import write_image
 
     _refuse_foreign(output)
-    wanted = pids_of(pids or [])
-    image = open_image(
-        None, pids=wanted or None, freeze=wanted if freeze else None, quiet=quiet
-    )
+    wanted = pids or []
+    image = open_image(None, pids=wanted or None, freeze=wanted if freeze else None, quiet=quiet)
     write_image(image, output)
     emit(document(image, output), format, raw=raw)
     return 0
@@ -117,7 +114,9 @@ def document(image: MemoryImage, output: str) -> Document:
     return Document(
         "rmap.snapshot/1",
         [
-            Records("tables", (Column("table", "TABLE"), Column("rows", "ROWS", Unit.COUNT)), tables),
+            Records(
+                "tables", (Column("table", "TABLE"), Column("rows", "ROWS", Unit.COUNT)), tables
+            ),
             Records(
                 "not_read",
                 (

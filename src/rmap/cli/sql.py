@@ -33,7 +33,7 @@ _NUMBERS = ("INT", "FLOAT", "DOUBLE", "DECIMAL", "BIGNUM")
 def command(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The image to ask.")],
     query: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="One SQL statement that returns rows.")
+        str | None, typer.Argument(metavar="QUERY", help="One SQL statement that returns rows.")
     ] = None,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
@@ -81,9 +81,7 @@ def _catalogue(sizes: dict[str, int]) -> Document:
     from rmap.query import sql
 
     lines = sql.catalogue()
-    tables = [
-        (name, kind, sizes.get(name), doc) for name, column, kind, doc in lines if not column
-    ]
+    tables = [(name, kind, sizes.get(name), doc) for name, column, kind, doc in lines if not column]
     columns = [line for line in lines if line[1]]
     return Document(
         "rmap.sql-tables/1",

@@ -27,7 +27,7 @@ _KIND_COLOURS = {
     "not recorded": "#f6ead6",
 }
 #: Of the classes of `rmap.query.physmap.DEGREES`, in order.
-DEGREE_COLOURS = ("#ececec", "#c7e9b4", "#7fcdbb", "#41b6c4", "#225ea8", "#081d58")
+DEGREE_COLOURS = ("#ececec", "#b5dfae", "#6fc3b3", "#3a9fbf", "#225ea8", "#081d58")
 
 
 def kind_colour(name: str) -> str:
