@@ -28,7 +28,12 @@ FreezeOption = Annotated[
 ]
 FormatOption = Annotated[
     Format,
-    typer.Option("--format", help="How to print the answer.", case_sensitive=False),
+    typer.Option(
+        "--format",
+        metavar="table|json|csv",
+        help="How to print the answer.",
+        case_sensitive=False,
+    ),
 ]
 RawOption = Annotated[bool, typer.Option("--raw", help="Plain numbers in tables: bytes, no units.")]
 PidsArgument = Annotated[

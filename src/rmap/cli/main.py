@@ -93,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _usage(error: Exception, name: str) -> int:
     """Say what is wrong with the command line, and where help is."""
-    message = str(getattr(error, "format_message", error.__str__)())
+    message = str(getattr(error, "format_message", error.__str__)()).replace("Value error, ", "")
     if not message or type(error).__name__ == "NoArgsIsHelpError":
         # A bare `rmap`: the message is the help itself.
         sys.stderr.write(f"{message}\n")

@@ -45,7 +45,10 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="The picture: .svg, .png or .html."),
     ],
     by: Annotated[
-        By | None, typer.Option("--by", help="Draw only this panel.", case_sensitive=False)
+        By | None,
+        typer.Option(
+            "--by", metavar="kind|sharing", help="Draw only this panel.", case_sensitive=False
+        ),
     ] = None,
     image: ImageOption = None,
     quiet: QuietOption = False,

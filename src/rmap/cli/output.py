@@ -18,6 +18,7 @@ What is not a terminal gets lines as wide as they need to be: nothing is cut or 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -221,7 +222,8 @@ def _write_rich(table: Records, cells: Iterable[Sequence[str]], out: IO[str]) ->
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    style = "" if os.environ.get("NO_COLOR") else "bold"
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=style)
     for column in table.columns:
         right = column.unit.is_right
         shown.add_column(

@@ -292,8 +292,8 @@ def _legend(scene: Scene, memory: PhysMap, panel: _Panel, frame: _Frame, x: floa
         scene.add(
             Rect(left, y, _SWATCH, _SWATCH, panel.colours[category], "#888888"),
             Text(left + 22, y + 11.5, layer.names[category]),
-            Text(left + column_width - 74, y + 11.5, size, anchor="end"),
-            Text(left + column_width - 8, y + 11.5, share, 13, _SOFT, "end"),
+            Text(left + column_width - 86, y + 11.5, size, anchor="end"),
+            Text(left + column_width - 22, y + 11.5, share, 13, _SOFT, "end"),
         )
     return top + lines * _LEGEND_LINE
 
