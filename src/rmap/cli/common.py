@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ from rmap.errors import RmapError, TargetError
 
 if TYPE_CHECKING:
     from rmap.image import MemoryImage
+    from rmap.source import Progress
 
 ImageOption = Annotated[
     Path | None,
@@ -98,6 +99,7 @@ def open_image(
     *,
     pids: Collection[int] | None = None,
     freeze: Collection[int] | None = None,
+    ram: bool = True,
     quiet: bool = False,
 ) -> MemoryImage:
     """Return the image to ask: the file at ``path``, or else the live machine.
@@ -108,6 +110,8 @@ def open_image(
         Of the live machine, read only these processes (None: all).
     freeze
         Stop these while they are read; None if that was not asked for.
+    ram
+        Of the live machine, describe all of RAM, not only the pages that somebody maps.
 
     Raises
     ------
@@ -126,11 +130,11 @@ def open_image(
     from rmap.source.proc import snapshot
 
     with _progress(quiet) as progress:
-        return snapshot(pids, freeze=tuple(freeze or ()), progress=progress)
+        return snapshot(pids, freeze=tuple(freeze or ()), ram=ram, progress=progress)
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(quiet: bool) -> Iterator[Progress | None]:
     """Give a function that shows how far the reading is, on a terminal; None elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -140,5 +144,9 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading processes", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task("processes", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield show
