@@ -56,7 +56,13 @@ def command(
 
     _refuse_foreign(output)
     wanted = pids or []
-    image = open_image(None, pids=wanted or None, freeze=wanted if freeze else None, quiet=quiet)
+    image = open_image(
+        None,
+        pids=wanted or None,
+        freeze=wanted if freeze else None,
+        ram=not wanted,  # of a few processes, only their pages
+        quiet=quiet,
+    )
     write_image(image, output)
     emit(document(image, output), format, raw=raw)
     return 0
