@@ -56,13 +56,25 @@ class Unit(Enum):
         return self in (Unit.COUNT, Unit.BYTES, Unit.HEX, Unit.RATIO)
 
 
+class Audience(Enum):
+    """Whom a table is for: a matrix is for people, the same as pairs for programs."""
+
+    ALL = "all"
+    PEOPLE = "people"  # --format table
+    PROGRAMS = "programs"  # --format json and csv
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its key in JSON and CSV, its title in a table, and what it holds."""
+    """One column: its key in JSON and CSV, its title in a table, and what it holds.
+
+    A ``detail`` is left out of tables: people get what fits on a screen.
+    """
 
     key: str
     title: str
     unit: Unit = Unit.TEXT
+    detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,7 @@ class Records:
     rows: Sequence[Sequence[Any]]
     title: str = ""
     notes: Sequence[str] = ()
+    audience: Audience = Audience.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +159,8 @@ def _write_json(document: Document, out: IO[str]) -> None:
     members = [("schema", json.dumps(document.schema))]
     members += [(key, json.dumps(value)) for key, value in document.facts.items()]
     for table in document.tables:
+        if table.audience is Audience.PEOPLE:
+            continue
         rows = ",\n  ".join(json.dumps(row) for row in _json_rows(table))
         members.append((table.name, f"[\n  {rows}\n ]" if rows else "[]"))
     body = ",\n ".join(f"{json.dumps(key)}: {text}" for key, text in members)
@@ -173,36 +188,47 @@ def _write_csv(table: Records, out: IO[str]) -> None:
 def _write_tables(document: Document, raw: bool, out: IO[str]) -> None:
     if document.heading:
         out.writelines(f"{printable(line)}\n" for line in document.heading)
-    for at, table in enumerate(document.tables):
-        if at or document.heading:
+    shown = [table for table in document.tables if table.audience is not Audience.PROGRAMS]
+    separate = bool(document.heading)
+    for table in shown:
+        if not (table.title or table.rows or table.notes):
+            continue
+        if separate:
             out.write("\n")
+        separate = True
         if table.title:
             out.write(f"{printable(table.title)}\n")
         if table.rows:
-            cells = [
-                [cell(v, c.unit, raw=raw) for v, c in zip(row, table.columns, strict=True)]
-                for row in table.rows
-            ]
-            if out.isatty() and len(cells) <= _RICH_ROWS:
-                _write_rich(table, cells, out)
-            else:
-                out.writelines(_plain_lines(table, cells))
+            _write_rows(table, raw, out)
         out.writelines(f"{printable(line)}\n" for line in table.notes)
     if document.notes:
         out.write("\n")
         out.writelines(f"{printable(line)}\n" for line in document.notes)
 
 
-def _plain_lines(table: Records, cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def _write_rows(table: Records, raw: bool, out: IO[str]) -> None:
+    columns = [column for column in table.columns if not column.detail]
+    places = [at for at, column in enumerate(table.columns) if not column.detail]
+    cells = [
+        [cell(row[at], column.unit, raw=raw) for at, column in zip(places, columns, strict=True)]
+        for row in table.rows
+    ]
+    if out.isatty() and len(cells) <= _RICH_ROWS:
+        _write_rich(columns, cells, out)
+    else:
+        out.writelines(_plain_lines(columns, cells))
+
+
+def _plain_lines(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of an aligned table: as wide as needed, no trailing blanks."""
-    lines = [[column.title for column in table.columns], *cells]
+    lines = [[column.title for column in columns], *cells]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (
             " " * (width - _width(text)) + text
             if column.unit.is_right
             else text + " " * (width - _width(text))
-            for text, width, column in zip(line, widths, table.columns, strict=True)
+            for text, width, column in zip(line, widths, columns, strict=True)
         )
         yield _GAP.join(padded).rstrip() + "\n"
 
@@ -216,7 +242,7 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _write_rich(table: Records, cells: Iterable[Sequence[str]], out: IO[str]) -> None:
+def _write_rich(columns: Sequence[Column], cells: Iterable[Sequence[str]], out: IO[str]) -> None:
     """Write a table for a terminal: headers stand out, long text folds inside its column."""
     from rich.console import Console
     from rich.table import Table
@@ -224,7 +250,7 @@ def _write_rich(table: Records, cells: Iterable[Sequence[str]], out: IO[str]) ->
 
     style = "" if os.environ.get("NO_COLOR") else "bold"
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=style)
-    for column in table.columns:
+    for column in columns:
         right = column.unit.is_right
         shown.add_column(
             Text(column.title), justify="right" if right else "left", no_wrap=right, overflow="fold"
