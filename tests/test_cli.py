@@ -80,6 +80,10 @@ def check_one_line(rmap: Rmap, status: int, says: str, *arguments: str) -> None:
             ),
         ),
         ("sql-tables", ("sql", "IMAGE")),
+        ("report", ("report", "--image", "IMAGE")),
+        ("report-command", ("report", "--image", "IMAGE", "--by", "command")),
+        ("report-cgroup", ("report", "--image", "IMAGE", "--by", "cgroup", "--raw")),
+        ("report-pids", ("report", "--image", "IMAGE", "101", "--limit", "1")),
     ],
 )
 def test_answers_are_what_they_were(
@@ -110,6 +114,8 @@ def test_answers_are_what_they_were(
         ("'yaml' is not one of", ("sql", "x", "--format", "yaml")),
         ("name it .svg, .png or .html", ("map", "-o", "x.gif")),
         ("PID", ("snapshot", "-o", "x.zip", "init")),
+        ("--by", ("report", "--by", "luck")),
+        ("--limit", ("report", "--limit", "-1")),
     ],
 )
 def test_a_bad_command_line(rmap: Rmap, says: str, arguments: tuple[str, ...]) -> None:
@@ -135,7 +141,9 @@ def test_every_command_explains_itself_with_examples(rmap: Rmap, command: str) -
     assert max(map(len, out.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", [("sql", "FILE", "select 1"), ("map", "-o", "x.svg", "FILE")])
+@pytest.mark.parametrize(
+    "command", [("sql", "FILE", "select 1"), ("map", "-o", "x.svg", "FILE"), ("report", "FILE")]
+)
 def test_a_bad_image(
     rmap: Rmap, image: str, tmp_path: Path, command: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
@@ -146,10 +154,24 @@ def test_a_bad_image(
     (tmp_path / "text").write_text("not an image")
     (tmp_path / "directory").mkdir()
     for name in ("cut.zip", "text", "directory", "missing"):
-        given = ["--image", name] if command[0] == "map" else [name]
+        given = ["--image", name] if command[0] != "sql" else [name]
         arguments = [a for word in command for a in (given if word == "FILE" else [word])]
         check_one_line(rmap, 2, name, *arguments)
     assert not (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "arguments"),
+    [
+        (2, "no process 4", ("report", "4")),
+        (3, "process 700 may not be read", ("report", "700")),
+        (2, "--freeze", ("report", "--freeze", "100")),
+    ],
+)
+def test_what_an_image_cannot_answer(
+    rmap: Rmap, image: str, status: int, says: str, arguments: tuple[str, ...]
+) -> None:
+    check_one_line(rmap, status, says, *arguments, "--image", image)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from rmap.cli import map as map_
-from rmap.cli import snapshot, sql
+from rmap.cli import report, snapshot, sql
 from rmap.cli.common import OutputClosed
 from rmap.errors import RmapError
 from rmap.text import printable
@@ -44,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module, _name in (
+    (report, "report"),
     (map_, "map"),
     (snapshot, "snapshot"),
     (sql, "sql"),

@@ -91,6 +91,8 @@ class Records:
     title: str = ""
     notes: Sequence[str] = ()
     audience: Audience = Audience.ALL
+    #: Rows for people at the end, such as a total; programs find them among the facts.
+    footer: Sequence[Sequence[Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def _write_rows(table: Records, raw: bool, out: IO[str]) -> None:
     places = [at for at, column in enumerate(table.columns) if not column.detail]
     cells = [
         [cell(row[at], column.unit, raw=raw) for at, column in zip(places, columns, strict=True)]
-        for row in table.rows
+        for row in (*table.rows, *table.footer)
     ]
     if out.isatty() and len(cells) <= _RICH_ROWS:
         _write_rich(columns, cells, out)

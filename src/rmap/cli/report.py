@@ -149,12 +149,10 @@ def _groups(answer: Report, listed: Sequence[Group]) -> Records:
         for g in listed
     ]
     left = len(answer.groups) - len(listed)
-    total = dict(zip((c.key for c in _SIZES), _sizes(answer.total), strict=True))
-    line = ", ".join(
-        f"{name.upper()} {human_bytes(total[name])}" for name in (*_SIZE_NAMES, "swap")
-    )
-    notes = [f"... and {left} more groups; --limit 0 lists all"] if left else []
-    return Records("groups", columns, rows, notes=[*notes, f"All together: {line}."])
+    total = answer.total
+    footer = ("total", "", len(total.pids), [], *_sizes(total))
+    notes = [f"{left} more are in the total; --limit 0 lists all."] if left else []
+    return Records("groups", columns, rows, notes=notes, footer=[footer])
 
 
 def _names(answer: Report) -> list[str]:
@@ -195,7 +193,9 @@ def _pairs(answer: Report) -> Records:
     """The same for programs: every pair that shares something, and each group with itself."""
 
     def pairs() -> Iterator[tuple[Any, ...]]:
-        keys = [*answer.shared.keys, None] if answer.shared.others else answer.shared.keys
+        single = answer.by == "process"
+        keys: list[Any] = [int(key) if single else key for key in answer.shared.keys]
+        keys += [None] if answer.shared.others else []  # all other processes
         for a, first in enumerate(keys):
             for b, second in enumerate(keys[a:], a):
                 if answer.shared.size[a, b]:
@@ -210,7 +210,7 @@ def _kinds(answer: Report) -> Records:
         Column("kind", "KIND"),
         Column("bytes", "SIZE", Unit.BYTES),
         Column("mapped_bytes", "MAPPED", Unit.BYTES),
-        Column("found_bytes", "MAPPED BY THESE", Unit.BYTES),
+        Column("found_bytes", "FOUND MAPPED", Unit.BYTES),
     )
     rows = [(kind.kind, kind.size, kind.mapped, kind.found) for kind in answer.kinds]
     what = "All of RAM" if answer.whole_machine else "The pages of this image"

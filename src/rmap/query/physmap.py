@@ -38,7 +38,6 @@ _CHUNK = 1 << 22
 #: Lowest number of mappings of each class of sharing; the first class is "not mapped".
 DEGREES = (0, 1, 2, 4, 16, 64)
 DEGREE_NAMES = ("not mapped", "mapped once", "2-3 times", "4-15 times", "16-63 times", "64 or more")
-_KIND_NAMES = tuple(kind.name.lower() for kind in kinds.Kind)
 #: RAM of which the image has no page: it was asked for some processes only.
 UNKNOWN = "not recorded"
 
@@ -109,7 +108,7 @@ def physmap(image: MemoryImage) -> PhysMap:
         row_pfns,
         int((ends - starts).sum()),
         _gaps(row_pfns, row_pages, starts, ends),
-        _layer(_KIND_NAMES, by_kind, ram),
+        _layer(kinds.KIND_NAMES, by_kind, ram),
         _layer(DEGREE_NAMES, by_degree, ram),
         kind_degrees,
     )
@@ -172,9 +171,9 @@ def _degrees(image: MemoryImage, pages: slice) -> npt.NDArray[np.uint8]:
 def _count(image: MemoryImage, row_pfns: U64, cell_pages: int) -> tuple[I64, I64, I64]:
     """Count the pages of each cell and kind, of each cell and degree, of each kind and degree."""
     cells = len(row_pfns) * COLUMNS
-    by_kind = np.zeros((cells, len(_KIND_NAMES)), np.int64)
+    by_kind = np.zeros((cells, len(kinds.KIND_NAMES)), np.int64)
     by_degree = np.zeros((cells, len(DEGREES)), np.int64)
-    kind_degrees = np.zeros((len(_KIND_NAMES), len(DEGREES)), np.int64)
+    kind_degrees = np.zeros((len(kinds.KIND_NAMES), len(DEGREES)), np.int64)
     page_kinds = kinds.page_kinds(image)
     shift = np.uint64(cell_pages.bit_length() - 1)
     for start in range(0, len(image.pages), _CHUNK):
