@@ -71,12 +71,29 @@ def emit(document: Document, format: Format, *, raw: bool = False) -> None:
         raise RmapError(f"cannot write the answer: {error.strerror or error}") from error
 
 
+def complain(who: str, message: str) -> None:
+    """Say on one line of standard error what is wrong; ``who`` is the command."""
+    from rmap.text import printable
+
+    sys.stderr.write(f"{who}: {printable(' '.join(message.split()))}\n")
+
+
 def remark(text: str, *, quiet: bool) -> None:
     """Tell the user something beside the answer, on standard error."""
     from rmap.text import printable
 
     if not quiet:
         sys.stderr.write(f"{printable(text)}\n")
+
+
+def identify(path: str) -> tuple[int, int] | None:
+    """Return (device, inode) of a file of this machine, None if there is none of that name."""
+    from rmap.source.proc import file_identity
+
+    try:
+        return file_identity(path)
+    except TargetError:
+        return None
 
 
 def refuse_unless_writable(path: Path) -> None:

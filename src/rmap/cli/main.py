@@ -16,10 +16,9 @@ from typing import Annotated
 import typer
 
 from rmap.cli import map as map_
-from rmap.cli import report, snapshot, sql
-from rmap.cli.common import OutputClosed
+from rmap.cli import report, snapshot, sql, who
+from rmap.cli.common import OutputClosed, complain
 from rmap.errors import RmapError
-from rmap.text import printable
 
 _USAGE = 2
 _INTERRUPTED = 130
@@ -44,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _module, _name in (
+    (who, "who"),
     (report, "report"),
     (map_, "map"),
     (snapshot, "snapshot"),
@@ -103,8 +103,7 @@ def _usage(error: Exception, name: str) -> int:
 
 
 def _complain(name: str, message: str, status: int) -> int:
-    # stdout first, so that a terminal shows the answer before the complaint about the rest.
-    sys.stderr.write(f"{name}: {printable(' '.join(message.split()))}\n")
+    complain(name, message)
     return status
 
 

@@ -97,11 +97,13 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a command answers: facts (single values), then tables; the first is the one of CSV."""
+    """What a command answers: facts (single values), then tables; CSV holds the first."""
 
     schema: str
     tables: Sequence[Records]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    #: What CSV holds, if not the first table.
+    flat: Records | None = None
     #: Lines above and below the tables, for people only.
     heading: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -119,7 +121,7 @@ def write(
     if format is Format.JSON:
         _write_json(document, out)
     elif format is Format.CSV:
-        _write_csv(document.tables[0], out)
+        _write_csv(document.flat or document.tables[0], out)
     else:
         _write_tables(document, raw, out)
 
@@ -132,6 +134,8 @@ def cell(value: Any, unit: Unit, *, raw: bool = False) -> str:
     """
     if value is None:
         return "-"
+    if value == "":  # said in the row above
+        return ""
     if unit is Unit.BYTES and not raw:
         return human_bytes(value)
     if unit is Unit.RATIO and not raw:
