@@ -9,6 +9,7 @@ import os
 import struct
 
 import pytest
+from goldens import Golden
 from hypothesis import settings
 
 # Deadlines measure the machine, which may be busy. A failure prints the line that replays it.
@@ -48,3 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if reason:
         for item in live:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The switch that takes what commands print now as what they should print."""
+    parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Golden files to compare with."""
+    return Golden(update=request.config.getoption("--update-golden"))

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the commands share: options, where the image comes from, how an answer leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rmap.cli.output import Document, Format, write
+from rmap.errors import RmapError, TargetError
+
+if TYPE_CHECKING:
+    from rmap.image import MemoryImage
+    from rmap.source import Progress
+
+ImageOption = Annotated[
+    Path | None,
+    typer.Option("--image", metavar="FILE", help="Ask this image, not the live machine."),
+]
+FreezeOption = Annotated[
+    bool,
+    typer.Option("--freeze", help="Stop the named processes while they are read."),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        metavar="table|json|csv",
+        help="How to print the answer.",
+        case_sensitive=False,
+    ),
+]
+RawOption = Annotated[bool, typer.Option("--raw", help="Plain numbers in tables: bytes, no units.")]
+PidsArgument = Annotated[
+    list[int] | None, typer.Argument(metavar="PID", min=1, help="Only these processes.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no remarks on standard error.")
+]
+
+
+class OutputClosed(Exception):
+    """Whoever read our standard output went away.
+
+    Not an OSError: Typer would turn a broken pipe into an exit status of 1, which is a finding.
+    """
+
+
+def emit(document: Document, format: Format, *, raw: bool = False) -> None:
+    """Write a document to standard output.
+
+    Raises
+    ------
+    OutputClosed
+        If the reader has gone.
+    RmapError
+        If it cannot be written, for instance to a full disk.
+    """
+    try:
+        write(document, format, raw=raw)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except OSError as error:
+        raise RmapError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def complain(who: str, message: str) -> None:
+    """Say on one line of standard error what is wrong; ``who`` is the command."""
+    from rmap.text import printable
+
+    sys.stderr.write(f"{who}: {printable(' '.join(message.split()))}\n")
+
+
+def remark(text: str, *, quiet: bool) -> None:
+    """Tell the user something beside the answer, on standard error."""
+    from rmap.text import printable
+
+    if not quiet:
+        sys.stderr.write(f"{printable(text)}\n")
+
+
+def identify(path: str) -> tuple[int, int] | None:
+    """Return (device, inode) of a file of this machine, None if there is none of that name."""
+    from rmap.source.proc import file_identity
+
+    try:
+        return file_identity(path)
+    except TargetError:
+        return None
+
+
+def refuse_unless_writable(path: Path) -> None:
+    """Refuse an output file whose directory cannot take it, before the long work begins.
+
+    Raises
+    ------
+    RmapError
+        Saying what is the matter with the directory.
+    """
+    directory = path.parent
+    if not directory.is_dir():
+        raise RmapError(f"cannot write {path}: {directory} is not a directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise RmapError(f"cannot write {path}: {directory} is not writable")
+
+
+def open_image(
+    path: Path | None,
+    *,
+    pids: Collection[int] | None = None,
+    freeze: Collection[int] | None = None,
+    ram: bool = True,
+    quiet: bool = False,
+) -> MemoryImage:
+    """Return the image to ask: the file at ``path``, or else the live machine.
+
+    Parameters
+    ----------
+    pids
+        Of the live machine, read only these processes (None: all).
+    freeze
+        Stop these while they are read; None if that was not asked for.
+    ram
+        Of the live machine, describe all of RAM, not only the pages that somebody maps.
+
+    Raises
+    ------
+    RmapError
+        As the reader of images or the live source raise it; also for ``--freeze`` without a
+        process to stop.
+    """
+    if path is not None:
+        from rmap.image import read_image
+
+        if freeze is not None:
+            raise TargetError("--freeze stops live processes, --image names a file: drop one")
+        return read_image(path)
+    if freeze is not None and not freeze:
+        raise TargetError("--freeze: no process is named; give the PIDs to stop")
+    from rmap.source.proc import snapshot
+
+    with _progress(quiet) as progress:
+        return snapshot(pids, freeze=tuple(freeze or ()), ram=ram, progress=progress)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Progress | None]:
+    """Give a function that shows how far the reading is, on a terminal; None elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("processes", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield show

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``rmap who``: who maps a page, an address, a file, a physical address."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rmap.cli.common import (
+    FormatOption,
+    FreezeOption,
+    ImageOption,
+    QuietOption,
+    RawOption,
+    complain,
+    emit,
+    identify,
+    open_image,
+)
+from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
+
+if TYPE_CHECKING:
+    from rmap.query.targets import Target
+    from rmap.query.who import Mapping, Run, WhoAnswer
+
+EPILOG = """\
+Examples:
+
+\b
+  rmap who 812                             all that process 812 has in memory
+  rmap who 812:0x7f31c0a00000              the page at an address
+  rmap who 812:0x7f31c0a00000+64K          64 KiB from there
+  rmap who /usr/lib/libc.so.6@0+4K         the first page of a file
+  rmap who phys:0x12f4c6080                what a memory-error report prints
+  rmap who pfn:0x12f4c6+16 --format json   16 page frames, for a program
+  rmap who - < targets.txt                 a list, one target a line, read in one pass
+
+Numbers are decimal, or hexadecimal with 0x. A target without an answer is told on standard
+error; the others have theirs, and the exit status is that of the error."""
+
+
+def command(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET",
+            help="PID[:ADDR[+LEN]], FILE[@OFFSET+LEN], pfn:N[+M], phys:ADDR[+LEN], - for a list.",
+        ),
+    ],
+    image: ImageOption = None,
+    freeze: FreezeOption = False,
+    format: FormatOption = Format.TABLE,
+    raw: RawOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Who maps it: every mapping of a page, and whether the kernel counts as many."""
+    from rmap.query.targets import FileTarget, ProcessTarget
+    from rmap.query.who import who
+
+    wanted = list(_parse(targets))
+    named = [target.pid for target in wanted if isinstance(target, ProcessTarget)]
+    of_processes = all(isinstance(target, ProcessTarget | FileTarget) for target in wanted)
+    read = open_image(image, freeze=named if freeze else None, ram=not of_processes, quiet=quiet)
+    answer = who(read, wanted, identify=None if image else identify, strict=False)
+    if len(answer) or not answer.problems:
+        emit(document(answer), format, raw=raw)
+    for problem in answer.problems:
+        complain("rmap who", str(problem.error))
+    return max((problem.error.exit_status for problem in answer.problems), default=0)
+
+
+def _parse(texts: Sequence[str]) -> Iterator[Target]:
+    """Parse the targets; ``-`` stands for those on standard input.
+
+    Raises
+    ------
+    TargetError
+        For the first that is not a target.
+    """
+    from rmap.query.targets import parse_target, parse_targets
+
+    for text in texts:
+        if text == "-":
+            # Paths are bytes: what is not UTF-8 is kept as it is, as in arguments.
+            lines = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\n")
+            yield from parse_targets(lines)
+        else:
+            yield parse_target(text)
+
+
+_RUN_COLUMNS = (
+    Column("target", "TARGET"),
+    Column("state", "STATE"),
+    Column("pages", "PAGES", Unit.COUNT),
+    Column("address", "ADDRESS", Unit.HEX),
+    Column("path", "FILE"),
+    Column("offset", "OFFSET", Unit.HEX),
+    Column("pfn", "PFN", Unit.HEX),
+    Column("last_pfn", "LAST PFN", Unit.HEX),
+    Column("contiguous", "CONTIGUOUS", Unit.BOOL),
+    Column("swap_entry", "SWAP ENTRY", Unit.HEX),
+    Column("kind", "KIND"),
+    Column("flags", "FLAGS"),
+    Column("mapcount", "MAPCOUNT", Unit.COUNT),
+    Column("refcount", "REFCOUNT", Unit.COUNT),
+    Column("found", "FOUND", Unit.COUNT),
+    Column("verdict", "VERDICT"),
+)
+_MAPPING_COLUMNS = (
+    Column("pids", "PID"),
+    Column("comm", "COMMAND"),
+    Column("mapped_at", "MAPPED AT", Unit.HEX),
+    Column("vma_start", "VMA START", Unit.HEX),
+    Column("vma_end", "VMA END", Unit.HEX),
+    Column("permissions", "PERM"),
+    Column("name", "NAME"),
+    Column("order", "ORDER", Unit.COUNT),
+    Column("pte_flags", "PTE FLAGS"),
+)
+_TABLE_COLUMNS = (
+    Column("target", "TARGET"),
+    Column("at", "AT", Unit.HEX),
+    Column("pages", "PAGES", Unit.COUNT),
+    Column("pfn", "PFN"),
+    Column("kind", "KIND"),
+    Column("mapcount", "COUNTED", Unit.COUNT),
+    Column("found", "FOUND", Unit.COUNT),
+    Column("verdict", "VERDICT"),
+    Column("pids", "PID"),
+    Column("comm", "COMMAND"),
+    Column("address", "MAPPED AT", Unit.HEX),
+    Column("permissions", "PERM"),
+    Column("name", "NAME"),
+    Column("flags", "FLAGS"),
+)
+
+
+def document(answer: WhoAnswer) -> Document:
+    """Lay out an answer: runs with their mappings inside, and one row a mapping for CSV."""
+    runs = list(answer)
+    problems = [
+        {"target": answer.targets[problem.target].text, "message": str(problem.error)}
+        for problem in answer.problems
+    ]
+    nested = [(*_run_row(run), [_mapping_object(m) for m in run.mappings]) for run in runs]
+    flat = [
+        (*_run_row(run), *row)
+        for run in runs
+        for row in ([_mapping_row(m) for m in run.mappings] or [(None,) * len(_MAPPING_COLUMNS)])
+    ]
+    return Document(
+        "rmap.who/1",
+        [
+            Records(
+                "runs", (*_RUN_COLUMNS, Column("mappings", "")), nested, audience=Audience.PROGRAMS
+            ),
+            Records("table", _TABLE_COLUMNS, list(_table_rows(runs)), audience=Audience.PEOPLE),
+        ],
+        {"page_size": answer.image.page_size, "problems": problems},
+        flat=Records("mappings", (*_RUN_COLUMNS, *_MAPPING_COLUMNS), flat),
+        notes=[] if runs else ["Nothing is mapped there."],
+    )
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    from rmap.image.flags import Kpf, names
+
+    flags = None if run.flags is None else names(Kpf, run.flags)
+    named = {"target": run.text, "flags": flags}
+    return tuple(named.get(c.key, getattr(run, c.key, None)) for c in _RUN_COLUMNS)
+
+
+def _mapping_row(mapping: Mapping) -> tuple[Any, ...]:
+    from rmap.image.flags import Pte, names
+
+    named = {
+        "pids": list(mapping.pids),
+        "mapped_at": mapping.address,
+        "pte_flags": names(Pte, mapping.flags),
+    }
+    return tuple(named.get(c.key, getattr(mapping, c.key, None)) for c in _MAPPING_COLUMNS)
+
+
+def _mapping_object(mapping: Mapping) -> dict[str, Any]:
+    """A mapping inside a run in JSON, where it has its own address."""
+    row = zip(_MAPPING_COLUMNS, _mapping_row(mapping), strict=True)
+    return {
+        "address" if column.key == "mapped_at" else column.key: (
+            hex(value) if column.unit is Unit.HEX and value is not None else value
+        )
+        for column, value in row
+    }
+
+
+def _table_rows(runs: Sequence[Run]) -> Iterator[Sequence[Any]]:
+    """One row a mapping; what is said of the run stands in its first row only."""
+    blank = ("",) * 8
+    for run in runs:
+        flags = _run_row(run)[11]
+        head: Sequence[Any] = (
+            run.text,
+            run.offset if run.address is None else run.address,
+            run.pages,
+            _frames(run),
+            run.kind or run.state,
+            run.mapcount,
+            run.found,
+            run.verdict,
+        )
+        last: Any = None if flags is None else ",".join(flags)
+        for mapping in run.mappings:
+            pids = ",".join(map(str, mapping.pids))
+            yield (*head, pids, mapping.comm, mapping.address, mapping.permissions,
+                   mapping.name, last)  # fmt: skip
+            head, last = blank, ""
+        if not run.mappings:
+            yield (*head, *(None,) * 5, last)
+
+
+def _frames(run: Run) -> str | None:
+    """Return the frames of a run: the first, and how many follow it without a gap."""
+    if run.pfn is None:
+        return None if run.swap_entry is None else f"swap {run.swap_entry:#x}"
+    if run.pages == 1:
+        return f"{run.pfn:#x}"
+    return f"{run.pfn:#x}+{run.pages}" if run.contiguous else f"{run.pfn:#x} and others"
