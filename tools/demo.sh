@@ -33,9 +33,16 @@ case $status in
 esac
 
 show report --image "$image"
+
+# The file that most address spaces map, found by asking the image in SQL.
+query="select path from vmas where path like '/%.so%' group by path
+  order by count(distinct mm) desc, path limit 1"
+library=$("$rmap" sql --format csv "$image" "$query" | tail -n 1)
+show who --image "$image" "$library@0+4K"
+
 # Exit status 1 is a finding: fsck has said which, and the demo goes on.
 status=0
 show fsck --image "$image" || status=$?
 [ "$status" -le 1 ] || exit "$status"
 show map --image "$image" -o "$out/memory.svg"
-printf '\nThis was %s. Its picture: %s\n' "$subject" "$out/memory.svg"
+printf '\nThat was %s; its picture is in %s\n' "$subject" "$out/memory.svg"

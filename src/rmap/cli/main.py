@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from rmap.cli import map as map_
-from rmap.cli import report, snapshot, sql, who
+from rmap.cli import fsck, report, snapshot, sql, who
 from rmap.cli.common import OutputClosed, complain
 from rmap.errors import RmapError
 
@@ -45,6 +45,7 @@ app = typer.Typer(
 for _module, _name in (
     (who, "who"),
     (report, "report"),
+    (fsck, "fsck"),
     (map_, "map"),
     (snapshot, "snapshot"),
     (sql, "sql"),
