@@ -23,6 +23,7 @@ RECORDER = """#!/bin/sh
 echo "asked: $*"
 case $1 in
     snapshot) exit ${SNAPSHOT:-0} ;;
+    sql) echo path; echo /lib/libc.so ;;
     fsck) exit ${FSCK:-0} ;;
 esac
 """
@@ -50,10 +51,11 @@ def test_the_demo_asks_one_image_of_this_machine(tmp_path: Path) -> None:
     assert asked == [
         f"snapshot -o {image}",
         f"report --image {image}",
+        f"who --image {image} /lib/libc.so@0+4K",
         f"fsck --image {image}",
         f"map --image {image} -o {tmp_path}/out/memory.svg",
     ]
-    assert "This was this machine." in output
+    assert "That was this machine;" in output
 
 
 def test_where_the_machine_may_not_be_read_the_shipped_image_stands_in(tmp_path: Path) -> None:
@@ -65,14 +67,14 @@ def test_where_the_machine_may_not_be_read_the_shipped_image_stands_in(tmp_path:
 
 def test_a_finding_does_not_end_the_demo(tmp_path: Path) -> None:
     status, _, asked = demo(tmp_path, FSCK="1")
-    assert (status, len(asked)) == (0, 4)
+    assert (status, len(asked)) == (0, 5)
 
 
 @pytest.mark.parametrize("failure", [{"SNAPSHOT": "1"}, {"FSCK": "2"}])
 def test_any_other_failure_ends_it(tmp_path: Path, failure: dict[str, str]) -> None:
     status, output, _ = demo(tmp_path, **failure)
     assert status == int(*failure.values())
-    assert "This was" not in output
+    assert "That was" not in output
 
 
 @pytest.fixture

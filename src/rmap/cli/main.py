@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from rmap.cli import map as map_
 from rmap.cli import fsck, report, snapshot, sql, who
+from rmap.cli import map as map_
 from rmap.cli.common import OutputClosed, complain
 from rmap.errors import RmapError
 

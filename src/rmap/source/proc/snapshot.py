@@ -88,10 +88,14 @@ def snapshot(
         "consistency": "frozen" if _all_frozen(reading.spaces, freeze) else "passes",
         "page_mapcount": keeps_page_mapcounts(kernel_config()),
     }
+    return _image(Table.from_rows(TABLES["machine"], [machine]), reading)
+
+
+def _image(machine: Table, reading: _Reading) -> MemoryImage:
     vmas, files = tables.vmas_and_files(reading.spaces)
     return MemoryImage(
         {
-            "machine": Table.from_rows(TABLES["machine"], [machine]),
+            "machine": machine,
             "ram": tables.ram_table(reading.ram),
             "processes": tables.processes_table(reading.processes, reading.spaces),
             "mms": tables.mms_table(reading.spaces),
