@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +14,12 @@ from rmap.image import MemoryImage
 from rmap.image.flags import Kpf
 from rmap.source.proc import snapshot
 
-from .world import Process, World
+from .world import Process, World, churn
 
 pytestmark = pytest.mark.live
 
 CHURN_MILLISECONDS = 2000
 SNAPSHOT_SECONDS = 20.0
-
-
-@contextmanager
-def churn(world: World, file: Path) -> Iterator[list[Process]]:
-    """Two processes at work for the length of the block, or for two seconds."""
-    workers = [world.process(), world.process()]
-    for worker in workers:
-        worker.start_churn(CHURN_MILLISECONDS, worker.open(file))
-    yield workers
-    for worker in workers:
-        assert worker.finish_churn() > 10
 
 
 def children(processes: list[Process]) -> list[int]:
@@ -53,7 +40,7 @@ def found_too_often(image: MemoryImage) -> list[int]:
 
 def test_the_whole_machine_while_processes_come_and_go(world: World, data_file: Path) -> None:
     images: list[MemoryImage] = []
-    with churn(world, data_file):
+    with churn(world, data_file, CHURN_MILLISECONDS):
         end = time.monotonic() + CHURN_MILLISECONDS / 1000
         while time.monotonic() < end:
             begin = time.monotonic()
@@ -66,7 +53,7 @@ def test_the_whole_machine_while_processes_come_and_go(world: World, data_file: 
 
 def test_the_churning_processes_alone(world: World, data_file: Path) -> None:
     seen = 0
-    with churn(world, data_file) as workers:
+    with churn(world, data_file, CHURN_MILLISECONDS) as workers:
         end = time.monotonic() + CHURN_MILLISECONDS / 1000
         while time.monotonic() < end:
             pids = [worker.pid for worker in workers] + children(workers)
@@ -82,7 +69,7 @@ def test_the_churning_processes_alone(world: World, data_file: Path) -> None:
 
 
 def test_freezing_the_churning_processes(world: World, data_file: Path) -> None:
-    with churn(world, data_file) as workers:
+    with churn(world, data_file, CHURN_MILLISECONDS) as workers:
         pids = [worker.pid for worker in workers]
         for _ in range(10):
             image = snapshot(pids, freeze=pids, ram=False)

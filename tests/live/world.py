@@ -26,6 +26,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -351,3 +352,17 @@ def make_file(path: Path, pages: int) -> Path:
     """Write a file of ``pages`` pages, no two of them alike."""
     path.write_bytes(b"".join(bytes([1 + i % 255]) * PAGE for i in range(pages)))
     return path
+
+
+@contextmanager
+def churn(world: World, file: Path, milliseconds: int) -> Iterator[list[Process]]:
+    """Have two processes map, fork, write, unmap at full speed while the block runs.
+
+    They stop after ``milliseconds``; the block ends when they have.
+    """
+    workers = [world.process(), world.process()]
+    for worker in workers:
+        worker.start_churn(milliseconds, worker.open(file))
+    yield workers
+    for worker in workers:
+        assert worker.finish_churn() > 0, f"{worker} did not get to its work"
