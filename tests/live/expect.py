@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from rmap.query.report import report
 
 from rmap.image import MemoryImage
 from rmap.image.arrays import ranges
 from rmap.image.flags import Pte
 from rmap.image.reverse import ReverseMap
+from rmap.query.report import report
 
 from . import kernel
 from .world import PAGE, Process, Region, World

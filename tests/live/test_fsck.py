@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from rmap.query.fsck import fsck
 
+from rmap.query.fsck import fsck
 from rmap.source.proc import snapshot
 
 from .world import World, churn

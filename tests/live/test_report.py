@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rmap.query.report import report
 
+from rmap.query.report import report
 from rmap.source.proc import snapshot
 
 from . import kernel

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rmap.query.targets import parse_target
-from rmap.query.who import who
 
 from rmap.image import MemoryImage
+from rmap.query.targets import parse_target
+from rmap.query.who import who
 
 from . import kernel
 from .expect import Places
