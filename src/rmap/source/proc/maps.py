@@ -12,8 +12,8 @@ kernel's own names (``[heap]``, ``[stack]``, ``[vdso]``, ``[anon:...]``) or empt
 ``[heap]`` or ``1000-2000`` is no trouble. Shared anonymous memory is a deleted file of the
 kernel's own, ``/dev/zero (deleted)``, and shows as ``[anon_shmem:...]`` where it was given a name.
 
-What cannot be told: a file whose name really ends in `` (deleted)``, or really holds the four
-characters ``\\012``.
+What the line alone does not tell: whether a name really ends in `` (deleted)``, or really holds
+the four characters ``\\012``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _RANGE = re.compile(rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ", re.MULTILINE)
-_DELETED = b" (deleted)"
+#: What the kernel puts behind the path of a file that has no name any more.
+DELETED = " (deleted)"
+_DELETED = DELETED.encode()
 _NAMED_SHMEM = b"[anon_shmem:"
 _SHMEM_PATH = "/dev/zero"
 #: The vsyscall page belongs to the kernel's half and is in no process's page table.

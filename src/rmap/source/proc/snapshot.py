@@ -17,7 +17,7 @@ from rmap.image.schema import TABLES
 from rmap.image.table import Table
 from rmap.source import Progress, no_progress
 from rmap.source.proc import tables
-from rmap.source.proc.consistency import Changes
+from rmap.source.proc.consistency import Changes, unsettled
 from rmap.source.proc.contents import Pass, Reader, Space, read_pass
 from rmap.source.proc.entries import PAGE_SIZE, U64, frames_of
 from rmap.source.proc.files import list_pids
@@ -146,6 +146,9 @@ def _read(
     changed = changes.frames()
     if not ram:  # frames that only the second pass found are changed ones
         pages = merged(pages, _within(ranges, changed))
+    faults = {process.pid: process.stat.faults for process in before.processes if process.stat}
+    again = unsettled(after.spaces, pages, changed, faults)
+    changed = distinct(np.concatenate((changed, again)))
     return _Reading(_everyone(before, after), after.spaces, pages, changed, ranges)
 
 

@@ -19,7 +19,7 @@ _NUMBER = re.compile(rb"[0-9]{1,18}")
 #: PF_KTHREAD of the task's flags (``include/linux/sched.h``).
 _PF_KTHREAD = 0x00200000
 #: Fields of stat behind the command name, counted from the state, which is number 3 in proc(5).
-_PPID, _FLAGS, _THREADS, _START_TIME = 1, 6, 17, 19
+_PPID, _FLAGS, _MINFLT, _MAJFLT, _THREADS, _START_TIME = 1, 6, 7, 9, 17, 19
 #: What tells address spaces apart: the bounds of code, stack, data, heap, arguments and
 #: environment (fields 26-28 and 45-51 of proc(5)). The kernel keeps them in the mm.
 _LAYOUT = (23, 24, 25, 42, 43, 44, 45, 46, 47, 48)
@@ -27,7 +27,10 @@ _LAYOUT = (23, 24, 25, 42, 43, 44, 45, 46, 47, 48)
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """``/proc/PID/stat``: what of it is needed. ``layout`` is equal for equal address spaces."""
+    """``/proc/PID/stat``: what of it is needed.
+
+    ``layout`` is equal for equal address spaces, ``faults`` all page faults so far.
+    """
 
     comm: str
     state: str
@@ -35,6 +38,7 @@ class Stat:
     threads: int
     start_time: int
     kernel_thread: bool
+    faults: int
     layout: tuple[int, ...]
 
 
@@ -81,6 +85,7 @@ def parse_stat(text: bytes) -> Stat:
         threads=numbers[_THREADS - 1],
         start_time=numbers[_START_TIME - 1],
         kernel_thread=bool(numbers[_FLAGS - 1] & _PF_KTHREAD),
+        faults=numbers[_MINFLT - 1] + numbers[_MAJFLT - 1],
         layout=tuple([numbers[i - 1] for i in _LAYOUT]),
     )
 

@@ -78,6 +78,14 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def faults_of(pid: int) -> int | None:
+    """Return how many page faults a process has taken; None if it is gone or refuses."""
+    try:
+        return _read_stat(pid).faults
+    except (Gone, Denied):
+        return None
+
+
 def survey(pids: Iterable[int], own: Collection[int]) -> list[Process]:
     """Look at each process; those of ``own`` (the reader and its helpers) are marked ``self``.
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from rmap.image.table import Table
 from rmap.source.proc.contents import Space
 from rmap.source.proc.entries import PAGE_SIZE, PMD_ORDER, PUD_ORDER, U64, decode
 from rmap.source.proc.kpage import KernelPages
-from rmap.source.proc.maps import MapsLine, parse_maps
+from rmap.source.proc.maps import DELETED, MapsLine, parse_maps
 from rmap.source.proc.ram import Ranges
 from rmap.source.proc.survey import Process
 
@@ -73,6 +74,7 @@ def vmas_and_files(spaces: list[Space]) -> tuple[Table, Table]:
     known: dict[bytes, MapsLine] = {}
     for mm, space in enumerate(spaces):
         some = parse_maps(space.contents.maps, known)
+        some = [_really_deleted(line, space) if line.deleted else line for line in some]
         exact = space.contents.vm_flags
         lines.extend(some)
         owners.extend([mm] * len(some))
@@ -92,6 +94,23 @@ def vmas_and_files(spaces: list[Space]) -> tuple[Table, Table]:
         "file": np.array(of_line, np.int32),
     }
     return Table(TABLES["vmas"], columns), files
+
+
+def _really_deleted(line: MapsLine, space: Space) -> MapsLine:
+    """Tell a file without a name from one whose name ends as if it had none.
+
+    Such a file is there under its whole name, with the same inode. (Devices may differ, see
+    `rmap.source.proc.identity`.)
+    """
+    name = os.fsencode(line.path + DELETED)
+    if not line.path.startswith("/") or line.name:
+        return line
+    root = os.fsencode(f"/proc/{space.processes[0].reader_id}/root")
+    try:
+        there = os.lstat(root + name).st_ino == line.inode
+    except (OSError, ValueError):
+        there = False
+    return line._replace(path=line.path + DELETED, deleted=False) if there else line
 
 
 def _column(values: list[int]) -> U64:
