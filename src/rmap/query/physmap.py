@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rmap.errors import QueryError
 from rmap.image import MemoryImage
-from rmap.image.reverse import ranges
+from rmap.image.arrays import ranges
 from rmap.query import kinds
 
 U64 = npt.NDArray[np.uint64]
