@@ -132,6 +132,17 @@ class MemoryImage:
         return first
 
     @cached_property
+    def vma_borders(self) -> npt.NDArray[np.bool_]:
+        """Whether an entry of ``ptes`` is the first of its VMA, or the first after one."""
+        border = np.zeros(len(self.ptes) + 1, np.bool_)  # the last stands for the end
+        border[self.vma_offsets_in_ptes] = True
+        for mm in range(len(self.mms)):
+            ptes = slice(self.pte_offsets[mm], self.pte_offsets[mm + 1])
+            ends = self.vmas["end"][self.vma_offsets[mm] : self.vma_offsets[mm + 1]]
+            border[ptes.start + np.searchsorted(self.ptes["address"][ptes], ends)] = True
+        return border[:-1]
+
+    @cached_property
     def pte_vma(self) -> npt.NDArray[np.int32]:
         """The VMA of every row of ``ptes``, -1 where none covers the address."""
         return self.vmas_of_ptes(np.arange(len(self.ptes)))

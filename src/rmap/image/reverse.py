@@ -55,7 +55,7 @@ class Mappings:
         return np.diff(self.offsets)
 
 
-class _Level:
+class Level:
     """The entries of one order."""
 
     __slots__ = ("_base", "_distinct", "_offsets", "_positions", "_rows", "order")
@@ -156,14 +156,14 @@ class ReverseMap:
         wanted = (flags & np.uint32(having)) != 0
         if without:
             wanted &= (flags & np.uint32(without)) == 0
-        self._levels: list[_Level] = []
+        self._levels: list[Level] = []
         for order in np.flatnonzero(np.bincount(orders, minlength=1)).tolist():
             chosen = wanted & (orders == order)
             if chosen.all():
-                self._levels.append(_Level(order, ptes["pfn"], None))
+                self._levels.append(Level(order, ptes["pfn"], None))
             elif chosen.any():
                 rows = np.flatnonzero(chosen)
-                self._levels.append(_Level(order, ptes["pfn"][rows], rows.astype(np.uint32)))
+                self._levels.append(Level(order, ptes["pfn"][rows], rows.astype(np.uint32)))
 
     @property
     def nbytes(self) -> int:
@@ -171,7 +171,7 @@ class ReverseMap:
         return sum(level.nbytes for level in self._levels)
 
     @property
-    def levels(self) -> tuple[_Level, ...]:
+    def levels(self) -> tuple[Level, ...]:
         """The index of each order that has entries, by ascending order."""
         return tuple(self._levels)
 

@@ -1,156 +1,161 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Pages to runs: consecutive pages of which the same can be said become one row.
+"""Which element continues the one before it, so that both can be told as one run.
 
-Folding runs again gives the same runs, so an answer can be made piece by piece: fold the pieces,
-join them, fold what was joined.
+Pages continue if all that is said of them stays the same, and each mapping of the first goes on
+to a mapping of the second: in the same VMA, with the same entry flags, one page further.
+
+That is decided level by level of the reverse map. Two neighbours inside one block need no look at
+the block's entries at all: whoever maps the block maps both. So a hugetlb segment that hundreds
+of processes map costs a comparison of entries every 512 pages, not at every page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-
 import numpy as np
-import numpy.typing as npt
 
 from rmap.image import MemoryImage
 from rmap.image.arrays import ranges
 from rmap.image.flags import Kpf
+from rmap.image.reverse import Level
+from rmap.query.elements import Bools, Elements
+from rmap.query.places import I64, U64, State
 
-I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
-
-#: In the columns ``kind`` and ``verdict``: there is none.
-NONE = 255
-
+#: Where in its folio a page is: neighbours differ in that, and are folded all the same.
 _PLACE_IN_FOLIO = np.uint64(Kpf.COMPOUND_HEAD | Kpf.COMPOUND_TAIL)
+#: What has to be equal for a run to go on.
+_EQUAL = ("target", "state", "vma", "framed", "alone", "kind", "mapcount", "refcount", "found",
+          "verdict", "folio_pages")  # fmt: skip
+#: Entries compared at a time: about 100 bytes each.
+_CHUNK = 1 << 21
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
-    """Columns, one row a page or run; see `rmap.query.who.Run` for what they mean.
+def continues(image: MemoryImage, elements: Elements) -> tuple[Bools, Bools]:
+    """Tell how each element but the first relates to the one before.
 
-    Codes: ``state`` of `places.State`, ``kind`` of `kinds.Kind` and ``verdict`` of
-    `verdict.Verdict`, both `NONE` where there is none. ``position`` is that of `places.Places`;
-    ``framed`` is whether ``pfn`` is a page frame number; -1 stands for none in ``vma``,
-    ``mapcount`` and ``refcount``.
+    Returns
+    -------
+    ahead, same
+        ``bool[n - 1]`` each. ``ahead``: it goes on, a page further. ``same``: it is the very same
+        page (or swap entry) again, as in memory that KSM merged. Never both.
     """
-
-    target: npt.NDArray[np.int32]
-    state: npt.NDArray[np.uint8]
-    pages: I64
-    position: U64
-    vma: npt.NDArray[np.int32]
-    pfn: U64
-    last_pfn: U64
-    contiguous: npt.NDArray[np.bool_]
-    framed: npt.NDArray[np.bool_]
-    kind: npt.NDArray[np.uint8]
-    flags: U64
-    mapcount: npt.NDArray[np.int32]
-    refcount: npt.NDArray[np.int32]
-    found: I64
-    verdict: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class MappingRows:
-    """Mappings in compressed sparse rows: rows of ``ptes``, and the address meant in each."""
-
-    offsets: I64
-    pte: I64
-    address: U64
-
-    def of(self, index: int) -> range:
-        """Positions of the mappings of one page or run."""
-        return range(int(self.offsets[index]), int(self.offsets[index + 1]))
+    candidates = _facts_continue(image, elements)
+    alone = elements.alone[1:]
+    keyed = (elements.framed[1:] | (elements.state[1:] == State.SWAPPED)) & ~alone
+    repeated = elements.key[1:] == elements.key[:-1]
+    same = candidates & keyed & repeated
+    ahead = candidates & ~same
+    # A page that repeats has a run with its own kind; it is not the end or start of another.
+    ahead[1:] &= ~same[:-1]
+    ahead[:-1] &= ~same[1:]
+    rows = np.flatnonzero(ahead & alone)
+    ahead[rows] = _entries_alike(image, elements.pte[rows], elements.pte[rows + 1])
+    frames = np.flatnonzero(ahead & keyed & elements.framed[1:])
+    for level in (*image.reverse.levels, *image.reverse_special.levels):
+        frames = frames[_level_continues(image, level, elements.key, frames, in_block=True)]
+    swapped = np.flatnonzero(ahead & keyed & ~elements.framed[1:])
+    if len(swapped):
+        for level in image.reverse_swap.levels:
+            swapped = swapped[_level_continues(image, level, elements.key, swapped, in_block=False)]
+    goes_on = ahead & ~keyed
+    goes_on[frames] = True
+    goes_on[swapped] = True
+    return goes_on, same
 
 
-#: What has to be equal for a run to go on; the rest is looked at in its own way.
-_EQUAL = ("target", "state", "vma", "framed", "kind", "mapcount", "refcount", "found", "verdict")
-
-
-def fold(image: MemoryImage, pages: Pages, mappings: MappingRows) -> tuple[Pages, MappingRows]:
-    """Fold rows that continue the row before them; each keeps the mappings of its first page."""
-    if not len(pages):
-        return pages, mappings
-    goes_on = _goes_on(image, pages)
-    goes_on[1:] &= _mappings_go_on(image, pages, mappings, goes_on)
-    first = np.flatnonzero(~goes_on)
-    last = np.append(first[1:], len(pages)) - 1
-    jump = np.zeros(len(pages), np.bool_)
-    jump[1:] = goes_on[1:] & (pages.pfn[1:] != pages.last_pfn[:-1] + np.uint64(1))
-    broken = np.logical_or.reduceat(jump | ~pages.contiguous, first)
-    columns = {field.name: getattr(pages, field.name)[first] for field in fields(Pages)}
-    columns["pages"] = np.add.reduceat(pages.pages, first)
-    columns["flags"] = np.bitwise_or.reduceat(pages.flags, first)
-    columns["last_pfn"] = pages.last_pfn[last]
-    columns["contiguous"] = ~broken
-    counts = np.diff(mappings.offsets)[first]
-    kept = ranges(mappings.offsets[first], counts)
-    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
-    return Pages(**columns), MappingRows(offsets, mappings.pte[kept], mappings.address[kept])
-
-
-def _goes_on(image: MemoryImage, pages: Pages) -> npt.NDArray[np.bool_]:
-    """Whether each row continues the one before it, its mappings aside."""
-    result = np.zeros(len(pages), np.bool_)
-    same = np.ones(len(pages) - 1, np.bool_)
+def _facts_continue(image: MemoryImage, elements: Elements) -> Bools:
+    """Whether each element continues the one before, their mappings aside."""
+    good = np.ones(max(len(elements) - 1, 0), np.bool_)
     for name in _EQUAL:
-        column = getattr(pages, name)
-        same &= column[1:] == column[:-1]
-    flags = pages.flags & ~_PLACE_IN_FOLIO
-    same &= flags[1:] == flags[:-1]
-    before = pages.pages[:-1].astype(np.uint64) * np.uint64(image.page_size)
-    same &= pages.position[1:] == pages.position[:-1] + before
-    result[1:] = same
-    return result
+        column = getattr(elements, name)
+        good &= column[1:] == column[:-1]
+    flags = elements.flags & ~_PLACE_IN_FOLIO
+    good &= flags[1:] == flags[:-1]
+    length = elements.pages[:-1].astype(np.uint64) * np.uint64(image.page_size)
+    return good & (elements.position[1:] == elements.position[:-1] + length)
 
 
-def _mappings_go_on(
-    image: MemoryImage, pages: Pages, mappings: MappingRows, candidates: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Whether the mappings of each row but the first continue those of the row before."""
-    counts = np.diff(mappings.offsets)
-    equal = counts[1:] == counts[:-1]
-    asked = np.flatnonzero(equal & candidates[1:] & (counts[1:] > 0)) + 1
-    here = ranges(mappings.offsets[asked], counts[asked])
-    owner = np.repeat(asked, counts[asked])
-    there = here - counts[owner]
-    ahead = pages.pages[owner - 1].astype(np.uint64) * np.uint64(image.page_size)
-    good = mappings.address[here] == mappings.address[there] + ahead
-    entry, entry_before = mappings.pte[here], mappings.pte[there]
-    for column in (image.ptes["mm"], image.ptes["flags"], image.ptes["order"], image.pte_vma):
-        good &= column[entry] == column[entry_before]
-    equal[owner[~good] - 1] = False
-    return equal
+def _entries_alike(image: MemoryImage, first: I64, second: I64) -> Bools:
+    """Whether pairs of entries differ in nothing but address and page."""
+    good = np.ones(len(first), np.bool_)
+    for name in ("mm", "order", "flags"):
+        column = image.ptes[name]
+        good &= column[first] == column[second]
+    return good
 
 
-def join(parts: Sequence[tuple[Pages, MappingRows]]) -> tuple[Pages, MappingRows]:
-    """Return the rows of all parts, in order."""
-    if not parts:
-        return _nothing()
-    if len(parts) == 1:
-        return parts[0]
-    columns = {
-        field.name: np.concatenate([getattr(pages, field.name) for pages, _ in parts])
-        for field in fields(Pages)
-    }
-    counts = np.concatenate([np.diff(mappings.offsets) for _, mappings in parts])
-    return Pages(**columns), MappingRows(
-        np.concatenate((np.zeros(1, np.int64), np.cumsum(counts))),
-        np.concatenate([mappings.pte for _, mappings in parts]),
-        np.concatenate([mappings.address for _, mappings in parts]),
-    )
+def _level_continues(
+    image: MemoryImage, level: Level, keys: U64, rows: I64, *, in_block: bool
+) -> Bools:
+    """Whether the mappings at one level go on from elements ``rows`` to ``rows + 1``."""
+    here, there = keys[rows], keys[rows + 1]
+    first, count = level.bounds(here)
+    then, count_then = level.bounds(there)
+    good = count == count_then
+    asked = good & (count > 0)
+    if in_block and level.order:
+        shift = np.uint64(level.order)
+        inside = (here >> shift == there >> shift) & (there == here + np.uint64(1))
+        good |= inside
+        asked &= ~inside
+    pairs = np.flatnonzero(asked)
+    one_by_one = _Comparison(image, level, in_block)
+    good[pairs] = one_by_one.compare(first[pairs], then[pairs], here[pairs], there[pairs])
+    # Where the first entries go on, the others have to be looked at, if there are others.
+    many = pairs[good[pairs] & (count[pairs] > 1)]
+    if len(many):
+        good[many] = one_by_one.compare_lists(
+            first[many], then[many], count[many], here[many], there[many]
+        )
+    return good
 
 
-def _nothing() -> tuple[Pages, MappingRows]:
-    """Return no pages."""
-    dtypes = ("i4", "u1", "i8", "u8", "i4", "u8", "u8", "?", "?", "u1", "u8", "i4", "i4", "i8",
-              "u1")  # fmt: skip
-    empty = Pages(*(np.empty(0, dtype) for dtype in dtypes))
-    none = np.empty(0, np.int64)
-    return empty, MappingRows(np.zeros(1, np.int64), none, np.empty(0, np.uint64))
+class _Comparison:
+    """Compares entries of one level."""
+
+    def __init__(self, image: MemoryImage, level: Level, frames: bool) -> None:
+        self.image = image
+        self.level = level
+        self.frames = frames
+
+    def compare(self, first: I64, then: I64, here: U64, there: U64) -> Bools:
+        """Whether entries at positions ``then`` map pages ``there`` where ``first`` go on to."""
+        page = np.uint64(self.image.page_size)
+        a, b = self.level.rows(first), self.level.rows(then)
+        # Entries lie in order of addresses, so what goes on is the next row (or the same one).
+        good = (b - a).astype(np.uint64) <= 1
+        maybe = slice(None) if good.all() else np.flatnonzero(good)
+        a, b = a[maybe], b[maybe]
+        alike = _entries_alike(self.image, a, b) & ((a == b) | ~self.image.vma_borders[b])
+        alike &= self._address(b, there[maybe]) == self._address(a, here[maybe]) + page
+        good[maybe] = alike
+        return good
+
+    def _address(self, rows: I64, keys: U64) -> U64:
+        """Return where each entry maps the page that is meant."""
+        address = self.image.ptes["address"][rows]
+        if self.frames and self.level.order:
+            into = keys - self.image.ptes["pfn"][rows]
+            address = address + into * np.uint64(self.image.page_size)
+        return address
+
+    def compare_lists(self, first: I64, then: I64, count: I64, here: U64, there: U64) -> Bools:
+        """Whether all of ``count`` entries go on, for every pair of blocks.
+
+        A page that is met again and again would be compared again and again, with all its
+        entries; so each pair of blocks is compared once. And since the first entries of a pair go
+        on already, no two pairs have the same second block: no entry is looked at more often than
+        there are entries.
+        """
+        pairs = (first.astype(np.uint64) << np.uint64(32)) | then.astype(np.uint64)
+        _, at, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        good = np.ones(len(at), np.bool_)
+        cuts = np.searchsorted(np.cumsum(count[at]), np.arange(0, int(count[at].sum()), _CHUNK))
+        bounds = np.unique(np.append(cuts, len(at)))
+        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            some = at[low:high]
+            pair = np.repeat(np.arange(low, high), count[some])
+            which = at[pair]
+            step = ranges(np.zeros(len(some), np.int64), count[some])
+            alike = self.compare(first[which] + step, then[which] + step, here[which], there[which])
+            good[pair[~alike]] = False
+        return good[inverse]

@@ -204,8 +204,9 @@ def _file_range(span: str) -> tuple[int, int | None]:
 
 def _range(text: str, number: Callable[[str], int]) -> tuple[int, int]:
     """Parse ``START``, ``START+LENGTH`` or ``START,END``; a mere START means that one only."""
-    sign = next((character for character in text if character in "+,"), "")
-    first, _, second = text.partition(sign) if sign else (text, "", "")
+    first, sign, second = text, "", ""
+    if found := re.search(r"[+,]", text):
+        first, sign, second = text[: found.start()], found.group(), text[found.end() :]
     start = number(first)
     if not sign:
         end = start + 1
