@@ -326,6 +326,44 @@ def test_overlap_check_equals_the_oracle(image: MemoryImage) -> None:
     assert sorted(found) == sorted(wrong)
 
 
+@st.composite
+def scattered(draw: st.DrawFn) -> MemoryImage:
+    """Address spaces of small VMAs with gaps between them, and entries anywhere."""
+    world = World()
+    for pid in range(1, draw(st.integers(0, 3)) + 1):
+        process = world.process(pid)
+        bounds = sorted(draw(st.sets(st.integers(0, 20), max_size=8)))
+        for start, end in zip(bounds[::2], bounds[1::2], strict=False):
+            process.vma(start * PAGE, pages=end - start)
+        for at in draw(st.sets(st.integers(0, 23), max_size=10)):
+            process.pte(at * PAGE, 7)
+        for at in draw(st.sets(st.integers(0, 5), max_size=2)):
+            process.pte(at * 4 * PAGE, 8, order=2)
+    return world.build(scope="processes", consistency="exact")
+
+
+@given(scattered())
+def test_stray_check_equals_the_oracle(image: MemoryImage) -> None:
+    vmas = [image.vmas.row(at) for at in range(len(image.vmas))]
+    wrong = {
+        (entry.mm + 1, entry.address)
+        for entry in entries(image)
+        if not any(
+            vma["mm"] == entry.mm
+            and vma["start"] <= entry.address
+            and entry.address + (PAGE << entry.order) <= vma["end"]
+            for vma in vmas
+        )
+    }
+    (result,) = fsck(image, checks=["stray"]).results
+    if not vmas:
+        assert result.outcome.skipped
+        return
+    found = {(f.mappers[0].pids[0], f.facts["address"]) for f in result.outcome.findings}
+    assert found == wrong
+    assert image.vmas_of_ptes(range(len(image.ptes))).tolist() == image.pte_vma.tolist()
+
+
 @given(machines())
 def test_counter_check_equals_the_oracle(image: MemoryImage) -> None:
     (result,) = fsck(image, checks=["rss"]).results

@@ -145,19 +145,29 @@ class MemoryImage:
     @cached_property
     def pte_vma(self) -> npt.NDArray[np.int32]:
         """The VMA of every row of ``ptes``, -1 where none covers the address."""
-        return self.vmas_of_ptes(np.arange(len(self.ptes)))
+        # All rows ascend, so nothing has to be searched: each VMA has those up to the next one's.
+        rows = np.append(self.vma_offsets_in_ptes, len(self.ptes))
+        vmas = np.arange(-1, len(self.vmas), dtype=np.int32)
+        nearest = np.repeat(vmas, np.diff(rows, prepend=0))
+        return self._where_covered(nearest, slice(None))
 
     def vmas_of_ptes(self, rows: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Return the VMA that covers the address of some rows of ``ptes``, -1 where none does."""
         wanted = np.asarray(rows, np.int64)
-        if not len(self.vmas):
-            return np.full(len(wanted), -1, np.int32)
         # Of VMAs without entries several begin at one row: the last of them is the nearest.
         at = np.searchsorted(self.vma_offsets_in_ptes, wanted, side="right") - 1
-        vma = np.maximum(at, 0)
-        inside = (at >= 0) & (self.vmas["mm"][vma] == self.ptes["mm"][wanted])
-        inside &= self.ptes["address"][wanted] < self.vmas["end"][vma]
-        return np.where(inside, vma, -1).astype(np.int32)
+        return self._where_covered(at.astype(np.int32), wanted)
+
+    def _where_covered(
+        self, nearest: npt.NDArray[np.int32], rows: I64 | slice
+    ) -> npt.NDArray[np.int32]:
+        """Return the nearest VMA that begins before each row's address, -1 if it ends before."""
+        if not len(self.vmas):
+            return np.full(len(nearest), -1, np.int32)
+        vma = np.maximum(nearest, 0)
+        inside = (nearest >= 0) & (self.vmas["mm"][vma] == self.ptes["mm"][rows])
+        inside &= self.ptes["address"][rows] < self.vmas["end"][vma]
+        return np.where(inside, nearest, np.int32(-1))
 
     @cached_property
     def processes_of_mm(self) -> dict[int, list[int]]:

@@ -3,7 +3,10 @@
 
 The sizes and how they are computed, from pages and with the kernel's own arithmetic
 (``smaps_account()``, ``fs/proc/task_mmu.c``), so that those of a stopped process equal its
-``/proc/PID/smaps_rollup`` to the kilobyte:
+``/proc/PID/smaps_rollup`` to the kilobyte, *read at the same moment*. PSS and USS depend on
+everybody who maps the same pages, and rmap is one of them: while it reads, it maps the Python
+interpreter and the C library, and with ``--freeze`` so does the process that guards those it
+stopped. Where a target maps these too, its PSS is smaller during the snapshot than after it.
 
 RSS
     Every mapping of a page counts: a page that an address space maps twice counts twice.
