@@ -26,6 +26,7 @@ from rmap.source.proc.entries import (
 )
 from rmap.source.proc.files import Gone
 from rmap.source.proc.pagemap import JOIN_PAGES, Pagemap, batches, join_ranges
+from rmap.source.proc.scan import REGION
 from rmap.source.proc.swaptypes import flags_of_types
 
 PRESENT, SWAPPED, FILE, GUARD, UFFD_WP, ONCE = (1 << bit for bit in (63, 62, 61, 58, 57, 56))
@@ -130,10 +131,10 @@ def test_blocks_that_a_pmd_could_hold_are_those_a_naive_search_finds(
 
     heads = fold_candidates(entries.addresses, entries.words)
     assert heads.tolist() == naive_candidates(entries)
-    if len(heads):
-        folded = fold(entries, heads)
-        assert folded.orders.tolist().count(PMD_ORDER) == len(heads)
-        assert len(folded) == len(entries) - len(heads) * (PMD_PAGES - 1)
+    for chosen in (heads, heads[::2], heads[:0]):
+        folded = fold(entries, chosen)
+        assert folded.orders.tolist().count(PMD_ORDER) == len(chosen)
+        assert len(folded) == len(entries) - len(chosen) * (PMD_PAGES - 1)
         assert sorted(frames_of(folded).tolist()) == sorted(frames_of(entries).tolist())
 
 
@@ -223,6 +224,28 @@ def test_scanned_or_not_the_same_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ((plain.addresses - np.uint64(start)) // np.uint64(PAGE)).tolist() == touched
     assert plain.addresses.tolist() == scanned.addresses.tolist()
     assert plain.words.tolist() == scanned.words.tolist()
+
+
+@pytest.mark.parametrize("huge", [[], [0], [0, 40]])
+def test_only_what_the_kernel_says_a_pmd_maps_is_folded(
+    monkeypatch: pytest.MonkeyPatch, huge: list[int]
+) -> None:
+    monkeypatch.setattr(Pagemap, "can_scan", True)
+    entries = joined(block(0, 0), block(40 * PMD_PAGES, 8 * PMD_PAGES))
+
+    def scan(fd: int, start: int, end: int, categories: int) -> np.ndarray:
+        size = PMD_PAGES * PAGE
+        found = [(n * size, (n + 1) * size, categories) for n in huge if start <= n * size < end]
+        return np.array(found, REGION)
+
+    monkeypatch.setattr(pagemap_module, "scan", scan)
+    with MappedFile(b"") as reader:
+        folded = reader.fold_huge(entries)
+        alone = block(1, 1)
+        assert reader.fold_huge(alone) is alone  # none of it could be
+    blocks = (folded.addresses[folded.orders > 0] >> np.uint64(PAGE_SHIFT)) // np.uint64(PMD_PAGES)
+    assert blocks.tolist() == huge
+    assert len(folded) == 2 * PMD_PAGES - len(huge) * (PMD_PAGES - 1)
 
 
 def test_the_files_of_a_process_that_never_was_are_gone() -> None:
