@@ -166,6 +166,8 @@ def fold(entries: Entries, heads: npt.NDArray[np.intp]) -> Entries:
 
     It is mapped exactly once if each of its pages is.
     """
+    if not len(heads):
+        return entries
     words, orders = entries.words.copy(), entries.orders.copy()
     common = [np.bitwise_and.reduce(block, axis=1) for block in _blocks(words, heads)]
     words[heads] &= np.concatenate(common) | ~PM_EXCLUSIVE

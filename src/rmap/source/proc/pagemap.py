@@ -145,7 +145,7 @@ class Pagemap:
         return regions
 
     def _huge(self, addresses: U64) -> npt.NDArray[np.bool_]:
-        """Return which of the blocks at ``addresses`` are mapped by a PMD."""
+        """Return which of the blocks at ``addresses`` (one at least) are mapped by a PMD."""
         block = PMD_PAGES << PAGE_SHIFT
         cuts = np.flatnonzero(np.diff(addresses) > np.uint64(_GAP_BLOCKS * block)) + 1
         huge = np.zeros(len(addresses), np.bool_)
