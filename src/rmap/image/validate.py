@@ -66,6 +66,7 @@ def validate_image(image: MemoryImage, where: str) -> None:
             _require(good, where, table, f"{column} names no row of {referred}")
     _validate_sorted(image.processes, "pid", where)
     _validate_sorted(image.pages, "pfn", where)
+    _validate_sorted(image.swap_slots, "entry", where)
     _validate_sorted(image.tables["swap_slots"], "entry", where)
     _validate_ram(image.ram, where)
     _validate_vmas(image.vmas, where)
