@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from goldens import Golden
-from machines import small_machine
+from machines import LIBC, small_machine
 
 from rmap.cli.main import app, run
 from rmap.image import read_image, write_image
@@ -83,6 +83,11 @@ def check_one_line(rmap: Rmap, status: int, says: str, *arguments: str) -> None:
         ("report", ("report", "--image", "IMAGE")),
         ("report-command", ("report", "--image", "IMAGE", "--by", "command")),
         ("report-cgroup", ("report", "--image", "IMAGE", "--by", "cgroup", "--raw")),
+        ("who", ("who", "--image", "IMAGE", "100", "666:0x7f0000010000", LIBC, "phys:0x40123")),
+        ("who-huge", ("who", "--image", "IMAGE", "101:0x40100000+8K", "pfn:0x200+512")),
+        ("who-nothing", ("who", "--image", "IMAGE", "100:0x1000", "pfn:0x100")),
+        ("fsck", ("fsck", "--image", "IMAGE")),
+        ("fsck-one", ("fsck", "--image", "IMAGE", "--check", "overlap")),
         ("report-pids", ("report", "--image", "IMAGE", "101", "--limit", "1")),
     ],
 )
@@ -92,12 +97,79 @@ def test_answers_are_what_they_were(
     format = "table" if suffix == "txt" else suffix
     given = [image if argument == "IMAGE" else argument for argument in arguments]
     status, out, err = rmap(*given, "--format", format)
-    assert (status, err) == (0, "")
     assert "\x1b" not in out
+    if name == "who-nothing":  # nothing is there for the second target
+        assert status == 2
+        assert err.count("\n") == 1
+    else:
+        assert (status, err) == (0, "")
     golden.check_same(f"{name}.{suffix}", out)
     if suffix == "json":
         answer = json.loads(out)
         assert answer["schema"].startswith(f"rmap.{name.split('-')[0]}")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "json", "csv"])
+def test_a_disagreement_is_a_finding(rmap: Rmap, broken: str, golden: Golden, suffix: str) -> None:
+    format = "table" if suffix == "txt" else suffix
+    status, out, err = rmap("fsck", "--image", broken, "--format", format)
+    assert (status, err) == (1, "")
+    golden.check_same(f"fsck-broken.{suffix}", out)
+
+
+def test_findings_that_are_not_described_are_counted(rmap: Rmap, broken: str) -> None:
+    status, out, _ = rmap("fsck", "--image", broken, "--limit", "0")
+    assert status == 1
+    assert "1 more findings; --limit" in out
+
+
+# A list on standard input.
+
+
+def piped(text: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run rmap with that standard input."""
+    return subprocess.run([*RMAP, *arguments], input=text, capture_output=True, check=False)
+
+
+def test_a_list_of_targets_is_read_in_one_pass(image: str) -> None:
+    text = b"# pages\n\npfn:0x10\n phys:0x40123 \n" + LIBC.encode() + b"@4K+4K\n"
+    result = piped(text, "who", "-", "--image", image, "--format", "json")
+    assert (result.returncode, result.stderr) == (0, b"")
+    runs = json.loads(result.stdout)["runs"]
+    assert [run["target"] for run in runs] == ["pfn:0x10", "phys:0x40123", f"{LIBC}@4K+4K"]
+    assert [run["pfn"] for run in runs] == ["0x10", "0x40", "0x11"]
+
+
+def test_thousands_of_targets(image: str) -> None:
+    text = "".join(f"pfn:{at % 0x100:#x}\n" for at in range(5000)).encode()
+    result = piped(text, "who", "-", "--image", image, "--format", "csv")
+    assert result.returncode == 0
+    targets = [line.split(b",")[0] for line in result.stdout.splitlines()[1:]]
+    assert len(dict.fromkeys(targets)) == 0x100
+    assert len(targets) >= 5000
+
+
+def test_a_wrong_target_does_not_hide_the_others(image: str) -> None:
+    result = piped(b"pfn:0x10\n999\n700\npfn:0x11\n", "who", "-", "--image", image)
+    assert result.returncode == 3  # the process that may not be read weighs more than the typo
+    assert b"pfn:0x10" in result.stdout
+    assert b"pfn:0x11" in result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(b"rmap who: ") for line in lines)
+
+
+def test_a_line_that_is_no_target_is_named(image: str) -> None:
+    result = piped(b"pfn:1\npfn:zz\n", "who", "-", "--image", image)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"line 2" in result.stderr
+
+
+def test_a_list_may_hold_any_bytes(image: str) -> None:
+    result = piped(b"/tmp/\xff\x1b[2J\x00\n", "who", "-", "--image", image)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.count(b"\n") == 1
+    assert b"\x1b" not in result.stderr
 
 
 # What is wrong is said in one line.
@@ -116,6 +188,8 @@ def test_answers_are_what_they_were(
         ("PID", ("snapshot", "-o", "x.zip", "init")),
         ("--by", ("report", "--by", "luck")),
         ("--limit", ("report", "--limit", "-1")),
+        ("--limit", ("fsck", "--limit", "many")),
+        ("TARGET", ("who",)),
     ],
 )
 def test_a_bad_command_line(rmap: Rmap, says: str, arguments: tuple[str, ...]) -> None:
@@ -142,7 +216,14 @@ def test_every_command_explains_itself_with_examples(rmap: Rmap, command: str) -
 
 
 @pytest.mark.parametrize(
-    "command", [("sql", "FILE", "select 1"), ("map", "-o", "x.svg", "FILE"), ("report", "FILE")]
+    "command",
+    [
+        ("sql", "FILE", "select 1"),
+        ("map", "-o", "x.svg", "FILE"),
+        ("report", "FILE"),
+        ("fsck", "FILE"),
+        ("who", "1", "FILE"),
+    ],
 )
 def test_a_bad_image(
     rmap: Rmap, image: str, tmp_path: Path, command: tuple[str, ...],
@@ -166,6 +247,13 @@ def test_a_bad_image(
         (2, "no process 4", ("report", "4")),
         (3, "process 700 may not be read", ("report", "700")),
         (2, "--freeze", ("report", "--freeze", "100")),
+        (2, "--freeze", ("who", "--freeze", "100")),
+        (2, "no process 4", ("who", "4")),
+        (3, "process 700", ("who", "700")),
+        (2, "is not a page of RAM", ("who", "pfn:0x100000")),
+        (2, "/no/such/file", ("who", "/no/such/file")),
+        (2, "not a target", ("who", "100:there")),
+        (2, "no check 'luck'", ("fsck", "--check", "luck")),
     ],
 )
 def test_what_an_image_cannot_answer(

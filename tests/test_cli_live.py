@@ -48,6 +48,32 @@ def test_a_snapshot_into_a_directory(sleeper: int, tmp_path: Path) -> None:
     assert read_image(tmp_path / "image").processes["pid"].tolist() == [sleeper]
 
 
+@pytest.mark.live
+def test_who_maps_a_file_knows_it_by_its_identity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is mapped under one name, and asked for under another."""
+    (tmp_path / "first").write_bytes(b"x" * 8192)
+    (tmp_path / "second").hardlink_to(tmp_path / "first")
+    code = (
+        "import mmap, sys\n"
+        "with open(sys.argv[1], 'r+b') as f: m = mmap.mmap(f.fileno(), 8192)\n"
+        "m[4096]; print('mapped', flush=True); sys.stdin.read()"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "first")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"mapped\n"
+        target = f"{tmp_path}/second@4K+1"
+        assert run(["who", "-q", target, "--format", "json"]) == 0
+        process.stdin.close()
+    (page,) = json.loads(capsys.readouterr().out)["runs"]
+    assert [mapping["pids"] for mapping in page["mappings"]] == [[process.pid]]
+    assert page["mappings"][0]["name"] == str(tmp_path / "first")
+    assert page["verdict"] == "agree"
+
+
 def test_without_the_privilege_it_says_what_is_needed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +88,9 @@ def test_without_the_privilege_it_says_what_is_needed(
     for arguments in (
         ["snapshot", "-o", str(tmp_path / "x.zip")],
         ["map", "-o", str(tmp_path / "x.svg")],
+        ["who", "1"],
+        ["report"],
+        ["fsck"],
     ):
         assert run(arguments) == 3
         out, err = capsys.readouterr()

@@ -93,6 +93,18 @@ def test_cells_lie_where_their_addresses_are() -> None:
         assert hits == ([] if category < 0 else [palette.kind_colour(name)])
 
 
+@pytest.mark.parametrize("name", ["1 GiB", "24 GiB"])
+def test_addresses_stand_at_even_steps(name: str) -> None:
+    hexes = [
+        int(shape.text, 16)
+        for shape in drawn(name).shapes
+        if isinstance(shape, Text) and re.fullmatch(r"0x[0-9a-f]+", shape.text)
+    ]
+    above = [address for address in hexes if address >= 1 << 32] or hexes  # beyond the hole
+    assert len(above) > 8
+    assert len({b - a for a, b in pairwise(above)}) == 1
+
+
 def test_the_legend_accounts_for_every_page() -> None:
     image = small_machine()
     scene, _ = draw_memory(image, physmap(image), ["sharing"])

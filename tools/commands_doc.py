@@ -35,7 +35,9 @@ Common to all:
   numbers and flag words are strings of hexadecimal digits (`"0x7f0000001000"`), since many JSON
   readers round numbers above 2^53; all else are plain numbers, sizes in bytes. What is not known
   is `null`.
-* **`--format csv`** is the first table with a header line, numbers as in JSON.
+* **`--format csv`** is one table with a header line, numbers as in JSON: a row a mapping (`who`),
+  a group (`report`), a verdict of a check (`fsck`), a table (`snapshot`), or what was asked for
+  (`sql`).
 * Names and paths come from whoever runs a program: control characters, and others that do not
   print, appear as `\\x1b` or `\\u202e` in tables and CSV. JSON has the exact text, escaped by its
   own rules.

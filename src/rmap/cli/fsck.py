@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -121,7 +121,7 @@ def _objects(answer: FsckReport) -> Records:
         (
             finding.check,
             finding.what,
-            dict(finding.facts),
+            _facts(finding.facts),
             [
                 {"pids": list(m.pids), "comm": m.comm, "address": hex(m.address)}
                 for m in finding.mappers
@@ -130,6 +130,17 @@ def _objects(answer: FsckReport) -> Records:
         for finding in _all_findings(answer)
     ]
     return Records("findings", columns, rows, audience=Audience.PROGRAMS)
+
+
+#: Facts that are addresses, frames or swap entries, which all formats write in hexadecimal.
+_HEX_FACTS = frozenset({"address", "pfn", "entry"})
+
+
+def _facts(facts: Mapping[str, int | str]) -> dict[str, int | str]:
+    return {
+        name: hex(value) if name in _HEX_FACTS and isinstance(value, int) else value
+        for name, value in facts.items()
+    }
 
 
 def _skipped(answer: FsckReport) -> Records:

@@ -102,8 +102,6 @@ class Document:
     schema: str
     tables: Sequence[Records]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    #: What CSV holds, if not the first table.
-    flat: Records | None = None
     #: Lines above and below the tables, for people only.
     heading: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -121,7 +119,7 @@ def write(
     if format is Format.JSON:
         _write_json(document, out)
     elif format is Format.CSV:
-        _write_csv(document.flat or document.tables[0], out)
+        _write_csv(document.tables[0], out)
     else:
         _write_tables(document, raw, out)
 

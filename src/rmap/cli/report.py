@@ -185,8 +185,8 @@ def _matrix(answer: Report) -> Records:
 
 
 def _short(name: str) -> str:
-    """Return the start of a name, for the head of a narrow column; the row has it in full."""
-    return name if len(name) <= 12 else f"{name[:11]}…"
+    """Return both ends of a name, for the head of a narrow column; the row has it in full."""
+    return name if len(name) <= 14 else f"{name[:6]}…{name[-7:]}"
 
 
 def _pairs(answer: Report) -> Records:

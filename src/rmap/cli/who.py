@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from enum import IntFlag
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +22,7 @@ from rmap.cli.common import (
     identify,
     open_image,
 )
-from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
+from rmap.cli.output import Column, Document, Format, Records, Unit
 
 if TYPE_CHECKING:
     from rmap.query.targets import Target
@@ -66,7 +68,7 @@ def command(
     read = open_image(image, freeze=named if freeze else None, ram=not of_processes, quiet=quiet)
     answer = who(read, wanted, identify=None if image else identify, strict=False)
     if len(answer) or not answer.problems:
-        emit(document(answer), format, raw=raw)
+        emit(document(answer, format), format, raw=raw)
     for problem in answer.problems:
         complain("rmap who", str(problem.error))
     return max((problem.error.exit_status for problem in answer.problems), default=0)
@@ -138,48 +140,67 @@ _TABLE_COLUMNS = (
 )
 
 
-def document(answer: WhoAnswer) -> Document:
-    """Lay out an answer: runs with their mappings inside, and one row a mapping for CSV."""
-    runs = list(answer)
+def document(answer: WhoAnswer, format: Format) -> Document:
+    """Lay out an answer as ``format`` needs it.
+
+    JSON has runs with their mappings inside, CSV a row a mapping that repeats what is said of its
+    run, and a table says that in the first row only.
+    """
+    if format is Format.JSON:
+        columns: Sequence[Column] = (*_RUN_COLUMNS, Column("mappings", ""))
+        rows: Iterator[Sequence[Any]] = _nested_rows(answer)
+    elif format is Format.CSV:
+        columns, rows = (*_RUN_COLUMNS, *_MAPPING_COLUMNS), _flat_rows(answer)
+    else:
+        columns, rows = _TABLE_COLUMNS, _table_rows(answer)
     problems = [
         {"target": answer.targets[problem.target].text, "message": str(problem.error)}
         for problem in answer.problems
     ]
-    nested = [(*_run_row(run), [_mapping_object(m) for m in run.mappings]) for run in runs]
-    flat = [
-        (*_run_row(run), *row)
-        for run in runs
-        for row in ([_mapping_row(m) for m in run.mappings] or [(None,) * len(_MAPPING_COLUMNS)])
-    ]
     return Document(
         "rmap.who/1",
-        [
-            Records(
-                "runs", (*_RUN_COLUMNS, Column("mappings", "")), nested, audience=Audience.PROGRAMS
-            ),
-            Records("table", _TABLE_COLUMNS, list(_table_rows(runs)), audience=Audience.PEOPLE),
-        ],
+        [Records("runs", columns, list(rows))],
         {"page_size": answer.image.page_size, "problems": problems},
-        flat=Records("mappings", (*_RUN_COLUMNS, *_MAPPING_COLUMNS), flat),
-        notes=[] if runs else ["Nothing is mapped there."],
+        notes=[] if len(answer) else ["Nothing is mapped there."],
     )
 
 
-def _run_row(run: Run) -> tuple[Any, ...]:
-    from rmap.image.flags import Kpf, names
+@cache
+def _names(flags: type[IntFlag], value: int) -> list[str]:
+    """Names of flags; a machine has few combinations, and an answer many rows."""
+    from rmap.image.flags import names
 
-    flags = None if run.flags is None else names(Kpf, run.flags)
+    return names(flags, value)
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    from rmap.image.flags import Kpf
+
+    flags = None if run.flags is None else _names(Kpf, run.flags)
     named = {"target": run.text, "flags": flags}
     return tuple(named.get(c.key, getattr(run, c.key, None)) for c in _RUN_COLUMNS)
 
 
+def _nested_rows(answer: WhoAnswer) -> Iterator[Sequence[Any]]:
+    for run in answer:
+        yield (*_run_row(run), [_mapping_object(mapping) for mapping in run.mappings])
+
+
+def _flat_rows(answer: WhoAnswer) -> Iterator[Sequence[Any]]:
+    nobody = (None,) * len(_MAPPING_COLUMNS)
+    for run in answer:
+        head = _run_row(run)
+        for row in [_mapping_row(mapping) for mapping in run.mappings] or [nobody]:
+            yield (*head, *row)
+
+
 def _mapping_row(mapping: Mapping) -> tuple[Any, ...]:
-    from rmap.image.flags import Pte, names
+    from rmap.image.flags import Pte
 
     named = {
         "pids": list(mapping.pids),
         "mapped_at": mapping.address,
-        "pte_flags": names(Pte, mapping.flags),
+        "pte_flags": _names(Pte, mapping.flags),
     }
     return tuple(named.get(c.key, getattr(mapping, c.key, None)) for c in _MAPPING_COLUMNS)
 
@@ -195,11 +216,11 @@ def _mapping_object(mapping: Mapping) -> dict[str, Any]:
     }
 
 
-def _table_rows(runs: Sequence[Run]) -> Iterator[Sequence[Any]]:
-    """One row a mapping; what is said of the run stands in its first row only."""
+def _table_rows(answer: WhoAnswer) -> Iterator[Sequence[Any]]:
+    from rmap.image.flags import Kpf
+
     blank = ("",) * 8
-    for run in runs:
-        flags = _run_row(run)[11]
+    for run in answer:
         head: Sequence[Any] = (
             run.text,
             run.offset if run.address is None else run.address,
@@ -210,7 +231,7 @@ def _table_rows(runs: Sequence[Run]) -> Iterator[Sequence[Any]]:
             run.found,
             run.verdict,
         )
-        last: Any = None if flags is None else ",".join(flags)
+        last = None if run.flags is None else ",".join(_names(Kpf, run.flags))
         for mapping in run.mappings:
             pids = ",".join(map(str, mapping.pids))
             yield (*head, pids, mapping.comm, mapping.address, mapping.permissions,

@@ -88,7 +88,7 @@ def draw_memory(
     width = xs[-1] + panel_width + _axis_width(memory) * 0.7 + _MARGIN
     scene = Scene(width, 0, _title(image, memory), f"{sentence} {reading}")
     top = _head(scene, sentence, reading)
-    ys, row_height = _rows(memory, top + 30)
+    ys, row_height = _rows(memory, round(top + 30))
     frame = _Frame(xs, ys, cell_width, row_height)
     for x, panel in zip(xs, panels, strict=True):
         scene.add(Text(x, top + 18, panel.heading, 15, bold=True))
@@ -190,13 +190,13 @@ def _head(scene: Scene, sentence: str, reading: str) -> float:
     return y + 8
 
 
-def _rows(memory: PhysMap, top: float) -> tuple[tuple[float, ...], float]:
+def _rows(memory: PhysMap, top: int) -> tuple[tuple[float, ...], float]:
     """Return the upper edge of every row, and the height of a row."""
     count = len(memory.row_pfns)
     low, high = _ROW_HEIGHTS
     height = min(max(round(_PANEL_HEIGHT / count), low), high)
     after_gap = _rows_after_gaps(memory)
-    ys, y = [], top
+    ys, y = [], float(top)  # a whole number: edges stay sharp, and distances exact
     for row in range(count):
         if row in after_gap:
             y += _GAP_HEIGHT
