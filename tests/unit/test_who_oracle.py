@@ -8,6 +8,7 @@ have to be.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,7 @@ def world_process(world: World, draw: st.DrawFn) -> Any:
 def add_vmas(draw: st.DrawFn, process: Any) -> None:
     """Lay out VMAs with gaps, files among them, and fill them."""
     cuts = sorted(draw(st.sets(st.integers(1, SPAN - 1), max_size=4)) | {0, SPAN})
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in itertools.pairwise(cuts):
         what = draw(st.sampled_from(["gap", "anon", "anon", "/a", "/b"]))
         if what == "gap":
             continue
@@ -207,7 +208,8 @@ class Oracle:
         return any(start <= pfn < end for start, end in ram)
 
     def process(self, target: ProcessTarget) -> list[Page] | None:
-        rows = {p["pid"]: p for p in map(self.image.processes.row, range(len(self.image.processes)))}
+        processes = self.image.processes
+        rows = {p["pid"]: p for p in map(processes.row, range(len(processes)))}
         mm = rows[target.pid]["mm"] if target.pid in rows else -1
         if mm < 0:
             return None
@@ -279,8 +281,14 @@ class Oracle:
         row = self.pages[pfn]
         kind = KIND_NAMES[int(classify([row["flags"]])[0])]
         counted = row["mapcount"] if row["mapcount"] >= 0 else None
-        return replace(page, kind=kind, flags=row["flags"], mapcount=counted,
-                       folio_pages=self.folio(pfn), verdict=self.verdict(row, kind, found))  # fmt: skip
+        return replace(
+            page,
+            kind=kind,
+            flags=row["flags"],
+            mapcount=counted,
+            folio_pages=self.folio(pfn),
+            verdict=self.verdict(row, kind, found),
+        )
 
     def verdict(self, row: dict[str, Any], kind: str, found: int) -> str:
         counted = row["mapcount"]
@@ -360,7 +368,7 @@ def relation(one: Page, two: Page) -> str:
 
 def run_starts(pages: list[Page]) -> list[int]:
     """Where runs have to begin."""
-    relations = ["breaks"] + [relation(a, b) for a, b in zip(pages, pages[1:], strict=False)]
+    relations = ["breaks"] + [relation(a, b) for a, b in itertools.pairwise(pages)]
     relations.append("breaks")
     starts = []
     for at in range(len(pages)):
@@ -398,7 +406,7 @@ def expect_run(run: Run, pages: list[Page], target: Target) -> None:
     assert (run.swap_entry if swapped else run.pfn) == first.key
     assert run.last_pfn == (None if swapped else pages[-1].key)
     if first.key is not None and not swapped:
-        steps = [b.key - a.key for a, b in zip(pages, pages[1:], strict=False)]
+        steps = [b.key - a.key for a, b in itertools.pairwise(pages)]
         assert run.contiguous == all(step == 1 for step in steps)
     if run.flags is not None:
         assert run.flags == union(page.flags or 0 for page in pages)

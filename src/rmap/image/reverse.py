@@ -67,8 +67,10 @@ class Level:
         self._base = blocks.min()
         span = int(blocks.max() - self._base) + 1
         self._distinct: U64 | None = None
-        if span <= max(_DENSE_BLOCKS_ALWAYS, _DENSE_BLOCKS_PER_ENTRY * len(blocks)):
-            ranks = (blocks - self._base).astype(np.uint32)
+        dense = max(_DENSE_BLOCKS_ALWAYS, _DENSE_BLOCKS_PER_ENTRY * len(blocks))
+        if span <= min(dense, _MAX_ENTRIES):
+            # The difference fits 32 bits, so it may be taken in 32 bits: no copy in 64.
+            ranks = np.subtract(blocks, self._base, dtype=np.uint32, casting="unsafe")
         else:
             self._distinct = distinct(blocks)
             ranks = np.searchsorted(self._distinct, blocks).astype(np.uint32)
@@ -157,7 +159,9 @@ class ReverseMap:
         if without:
             wanted &= (flags & np.uint32(without)) == 0
         self._levels: list[Level] = []
-        for order in np.flatnonzero(np.bincount(orders, minlength=1)).tolist():
+        # Counting orders widens them to 64 bits; nearly always there is but one, or two.
+        present = np.flatnonzero(np.bincount(orders)).tolist() if orders.any() else [0]
+        for order in present:
             chosen = wanted & (orders == order)
             if chosen.all():
                 self._levels.append(Level(order, ptes["pfn"], None))
