@@ -163,9 +163,11 @@ class ReverseMap:
         present = np.flatnonzero(np.bincount(orders)).tolist() if orders.any() else [0]
         for order in present:
             chosen = wanted & (orders == order)
+            if not chosen.any():
+                continue
             if chosen.all():
                 self._levels.append(Level(order, ptes["pfn"], None))
-            elif chosen.any():
+            else:
                 rows = np.flatnonzero(chosen)
                 self._levels.append(Level(order, ptes["pfn"][rows], rows.astype(np.uint32)))
 
