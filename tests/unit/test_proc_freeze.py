@@ -23,10 +23,13 @@ from rmap.source.proc.status import parse_stat
 TIMEOUT_S = 10.0
 SOURCE = Path(freeze.__file__).parents[3]
 
-#: Freezes the process named by its argument until it is killed, and says when it has.
+#: Freezes the process named by its argument until it is killed, and says when it has. Signals have
+#: their effect in it even where the tests run without (nohup, a shell's background).
 READER = """
-import sys, time
+import signal, sys, time
 from rmap.source.proc.freeze import frozen
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with frozen([int(sys.argv[1])]) as helpers:
     print(*helpers, flush=True)
     time.sleep(60)
