@@ -19,7 +19,7 @@ disagree        anything else: more found than counted, or fewer though everybod
 ==============  ==============================================================================
 
 So a mapping that is truly missing from the page tables hides as *unattributed* as soon as one
-process could not be read; a mapping too many never hides there.
+process could not be read; a mapping too many hides only behind as many missing ones of that page.
 """
 
 from __future__ import annotations
