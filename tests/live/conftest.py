@@ -18,13 +18,12 @@ _COMPILE_TIMEOUT = 60
 
 @pytest.fixture(scope="session", autouse=True)
 def machine_left_as_found() -> Iterator[None]:
-    """Hold the machine's settings for ourselves, and see that they end as they were."""
+    """See that the machine's settings end as they were."""
     settings.restore_at_exit()
-    with settings.alone():
-        before = settings.found()
-        yield
-        settings.restore_all()
-        assert settings.found() == before
+    before = settings.found()
+    yield
+    settings.restore_all()
+    assert settings.found() == before
 
 
 @pytest.fixture(scope="session")

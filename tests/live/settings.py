@@ -43,6 +43,46 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _undo: list[Callable[[], None]] = []
 
 
+class _Lock:
+    """Keeps test runs on one machine from changing its settings at the same time.
+
+    While nobody holds it, the settings are as they were found. It may be taken again by its
+    holder. The kernel releases it with the process.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._handle = -1
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._handle)
+
+    def _acquire(self) -> None:
+        handle = os.open(MM, os.O_RDONLY)
+        end = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(0.1)
+                    continue
+                os.close(handle)
+                pytest.fail("another test run on this machine keeps its settings changed")
+            self._handle = handle
+            return
+
+
+ALONE = _Lock()
+
+
 def value_of(path: Path) -> str:
     """Value of a setting; of a list of choices (``always [madvise] never``) the chosen one."""
     text = path.read_text().strip()
@@ -51,9 +91,10 @@ def value_of(path: Path) -> str:
 
 
 def found() -> dict[str, str]:
-    """State of everything that the tests may change."""
-    state = {str(path): value_of(path) for path in TOUCHED if path.exists()}
-    return state | {"/proc/swaps": Path("/proc/swaps").read_text()}
+    """State of everything that the tests may change, while nobody changes it."""
+    with ALONE:
+        state = {str(path): value_of(path) for path in TOUCHED if path.exists()}
+        return state | {"/proc/swaps": Path("/proc/swaps").read_text()}
 
 
 @contextmanager
@@ -92,16 +133,17 @@ def changed(path: Path, value: str) -> Iterator[None]:
     """Set ``path`` to ``value``; skip the test where there is no such setting."""
     if not path.exists():
         pytest.skip(f"this kernel has no {path}")
-    before = value_of(path)
-    if before == value:
-        yield
-        return
-    try:
-        path.write_text(value)
-    except OSError as error:
-        pytest.skip(f"{path} cannot be set: {error.strerror}")
-    with _until_undone(partial(_write, path, before)):
-        yield
+    with ALONE:
+        before = value_of(path)
+        if before == value:
+            yield
+            return
+        try:
+            path.write_text(value)
+        except OSError as error:
+            pytest.skip(f"{path} cannot be set: {error.strerror}")
+        with _until_undone(partial(_write, path, before)):
+            yield
 
 
 def _write(path: Path, value: str) -> None:
@@ -113,12 +155,13 @@ def huge_pages(count: int) -> Iterator[None]:
     """Reserve ``count`` more hugetlb pages; skip where they cannot be had."""
     if not NR_HUGEPAGES.exists():
         pytest.skip(f"this kernel has no {NR_HUGEPAGES}")
-    wanted = int(value_of(NR_HUGEPAGES)) + count
-    with changed(NR_HUGEPAGES, str(wanted)):
-        have = int(value_of(NR_HUGEPAGES))
-        if have < wanted:
-            pytest.skip(f"the kernel reserved only {have} of {wanted} hugetlb pages")
-        yield
+    with ALONE:
+        wanted = int(value_of(NR_HUGEPAGES)) + count
+        with changed(NR_HUGEPAGES, str(wanted)):
+            have = int(value_of(NR_HUGEPAGES))
+            if have < wanted:
+                pytest.skip(f"the kernel reserved only {have} of {wanted} hugetlb pages")
+            yield
 
 
 @contextmanager
@@ -128,7 +171,7 @@ def swap_file(size: int) -> Iterator[None]:
     for folder in (tempfile.gettempdir(), "/var/tmp", str(Path(__file__).parent)):
         number, path = tempfile.mkstemp(prefix="rmap-swap-", dir=folder)
         os.close(number)
-        with _until_undone(partial(os.unlink, path)):
+        with ALONE, _until_undone(partial(os.unlink, path)):
             _make_swap(path, size)
             if _libc.swapon(path.encode(), 0) == 0:
                 with _until_undone(partial(_swapoff, path)):
@@ -154,22 +197,3 @@ def _make_swap(path: str, size: int) -> None:
         file.write(bytes(size - page))
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Keep other test runs on this machine from changing settings at the same time."""
-    handle = os.open(MM, os.O_RDONLY)
-    end = time.monotonic() + _LOCK_TIMEOUT
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    pytest.fail("another test run on this machine does not end")
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(handle)

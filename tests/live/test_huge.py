@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from . import kernel, settings
-from .expect import expect, is_large
-from .world import PAGE, Process, Region, World
+from .expect import arena_entries, expect, is_large
+from .world import PAGE, READ_WRITE, Process, Region, World
 
 pytestmark = pytest.mark.live
 
@@ -114,6 +114,21 @@ def test_a_huge_page_is_split_by_mprotect_and_moved(world: World) -> None:
         [(process, moved)],
         [(process, heap[40:])],
     )
+
+
+@pytest.mark.usefixtures("thp")
+def test_a_huge_page_mapped_by_small_entries_is_no_huge_entry(world: World) -> None:
+    process = world.process()
+    heap = huge_memory(process, 1)
+    process.protect(heap[5], mmap.PROT_READ)
+    process.protect(heap[5], READ_WRITE)
+    assert kernel.smaps_of(process, heap)["AnonHugePages"] == 0
+
+    # 512 frames in sequence, each in an entry of its own: only the page table tells.
+    image = world.snapshot()
+
+    expect(world, image, [(process, heap)])
+    assert {entry["order"] for _, _, entry in arena_entries(world, image)} == {0}
 
 
 @pytest.mark.usefixtures("thp")

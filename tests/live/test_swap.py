@@ -17,7 +17,7 @@ from .world import PAGE, Process, Region, World, wait_until
 pytestmark = pytest.mark.live
 
 MADV_PAGEOUT = 21
-SWAP_BYTES = 64 << 20
+SWAP_BYTES = 16 << 20
 _ENTRY = (1 << 55) - 1
 
 

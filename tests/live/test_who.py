@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rmap.cli.common import identify
 from rmap.image import MemoryImage
 from rmap.query.targets import parse_target
 from rmap.query.who import who
@@ -46,55 +47,80 @@ def family(world: World, data_file: Path) -> Family:
     return Family(parent, child, stranger, heap, low, high, data_file)
 
 
-def answer(image: MemoryImage, target: str) -> list[tuple[int, str | None, Places]]:
-    """(pages, verdict, places of the first page) of each run."""
+def answer(image: MemoryImage, target: str) -> list[tuple[str | None, Places]]:
+    """Verdict and places of each page: runs end also where only the flags of pages differ."""
     return [
-        (run.pages, run.verdict, {(m.pids[0], m.address) for m in run.mappings})
-        for run in who(image, [parse_target(target)])
+        (run.verdict, {(pid, m.address + i * PAGE) for m in run.mappings for pid in m.pids})
+        for run in who(image, [parse_target(target)], identify=identify)
+        for i in range(run.pages)
+    ]
+
+
+def agreed(*places: tuple[Process, Region]) -> list[tuple[str, Places]]:
+    """Pages that are at all of ``places``, page by page, found as often as the kernel counts."""
+    return [
+        ("agree", {(process.pid, region.addresses[i]) for process, region in places})
+        for i in range(places[0][1].pages)
     ]
 
 
 def test_who_has_an_address(world: World, family: Family) -> None:
     image = world.snapshot()
-    mine, shared = family.heap.addresses[1], family.heap.addresses[5]
+    mine, shared = family.heap[1], family.heap[5]
 
-    assert answer(image, f"{family.parent.pid}:{mine:#x}") == [
-        (1, "agree", {(family.parent.pid, mine)})
-    ]
-    assert answer(image, f"{family.child.pid}:{shared + 123:#x}") == [
-        (1, "agree", {(family.parent.pid, shared), (family.child.pid, shared)})
-    ]
+    assert answer(image, f"{family.parent.pid}:{mine.start:#x}") == agreed((family.parent, mine))
+    assert answer(image, f"{family.child.pid}:{shared.start + 123:#x}") == agreed(
+        (family.parent, shared), (family.child, shared)
+    )
 
 
-def test_who_folds_a_range_into_runs(world: World, family: Family) -> None:
-    start, parent, child = family.heap.start, family.parent.pid, family.child.pid
+def test_who_has_a_range_of_addresses(world: World, family: Family) -> None:
+    heap, parent, child = family.heap, family.parent, family.child
 
-    found = answer(world.snapshot(), f"{parent}:{start:#x}+{family.heap.size}")
+    found = answer(world.snapshot(), f"{parent.pid}:{heap.start:#x}+{heap.size}")
 
-    assert found == [
-        (2, "agree", {(parent, start)}),
-        (6, "agree", {(parent, start + 2 * PAGE), (child, start + 2 * PAGE)}),
-    ]
+    assert found == agreed((parent, heap[0:2])) + agreed((parent, heap[2:8]), (child, heap[2:8]))
+
+
+def test_who_names_all_processes_of_an_address_space(world: World, family: Family) -> None:
+    twin = family.child.clone_vm()
+    page = family.heap[4]
+
+    found = answer(world.snapshot(), f"{twin.pid}:{page.start:#x}")
+
+    assert found == agreed((family.parent, page), (family.child, page), (twin, page))
 
 
 def test_who_has_a_frame(world: World, family: Family) -> None:
     image = world.snapshot()
-    address = family.heap.addresses[3]
-    frame = kernel.pfn(family.parent, address)
-    places = {(family.parent.pid, address), (family.child.pid, address)}
+    page = family.heap[3]
+    frame = kernel.pfn(family.parent, page.start)
+    expected = agreed((family.parent, page), (family.child, page))
 
-    assert answer(image, f"pfn:{frame:#x}") == [(1, "agree", places)]
-    assert answer(image, f"phys:{frame * PAGE + 77:#x}") == [(1, "agree", places)]
+    assert answer(image, f"pfn:{frame:#x}") == expected
+    assert answer(image, f"phys:{frame * PAGE + 77:#x}") == expected
 
 
 def test_who_has_a_file(world: World, family: Family) -> None:
-    parent, stranger = family.parent.pid, family.stranger.pid
-    low, high = family.low.start, family.high.start
+    low, high = (family.parent, family.low), (family.stranger, family.high)
+    link = family.file.with_name("another name")
+    link.hardlink_to(family.file)
+    image = world.snapshot()
 
-    runs = answer(world.snapshot(), f"{family.file}@0+{12 * PAGE}")
-
-    assert runs == [
-        (4, "agree", {(parent, low)}),
-        (4, "agree", {(parent, low + 4 * PAGE), (stranger, high)}),
-        (4, "agree", {(stranger, high + 4 * PAGE)}),
+    expected = [
+        *agreed((low[0], low[1][0:4])),
+        *agreed((low[0], low[1][4:8]), (high[0], high[1][0:4])),
+        *agreed((high[0], high[1][4:8])),
     ]
+
+    assert answer(image, str(family.file)) == expected
+    assert answer(image, f"{link}@0+{12 * PAGE}") == expected
+    assert answer(image, f"{link}@{6 * PAGE},{9 * PAGE}") == expected[6:9]
+
+
+def test_who_has_a_file_that_is_deleted(world: World, family: Family) -> None:
+    family.file.unlink()
+
+    found = answer(world.snapshot(), f"{family.file}@{6 * PAGE}+1")
+
+    assert found == agreed((family.parent, family.low[6]), (family.stranger, family.high[2]))
