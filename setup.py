@@ -27,7 +27,7 @@ from setuptools.errors import BaseError, CCompilerError, CompileError
 SOURCE = Path("src")
 PACKAGE = SOURCE / "rmap"
 C_DIR = Path("build") / "c"
-COMPILE_ARGS = ["-O3", "-g0"]
+COMPILE_ARGS = ["-O3", "-g0", "-Wno-sign-compare"]
 LINK_ARGS = ["-s"]
 
 

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every constant of the model: sizes, page flags, PTE bits, VM flags, and the flags of calls.
+
+This module is plain Python and never compiled. The compiled modules see the same constants as C
+macros through ``bits.pxd``, which ``python tools/headers.py`` writes from this file and a test
+compares with it. Values are those of x86-64 Linux v4.18 where a user can see them; the bit numbers
+of page flags are our own, as they are the kernel's own from one configuration to the next.
+"""
+
+from __future__ import annotations
+
+# Sizes (arch/x86/include/asm/page_types.h, pgtable_64_types.h).
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << 12
+PAGE_MASK = 0xFFFF_FFFF_FFFF_F000
+PTRS_PER_PTE = 512
+PMD_SHIFT = 21
+PMD_SIZE = 1 << 21
+PMD_MASK = 0xFFFF_FFFF_FFE0_0000
+PUD_SHIFT = 30
+PUD_SIZE = 1 << 30
+PGDIR_SHIFT = 39
+HPAGE_PMD_ORDER = 9
+HPAGE_PMD_NR = 512
+HPAGE_PMD_SIZE = 1 << 21
+TASK_SIZE = 0x7FFF_FFFF_F000
+ULONG_MAX = 0xFFFF_FFFF_FFFF_FFFF
+
+# struct page flags (include/linux/page-flags.h); PG_tail, PG_huge and PG_isolated stand for what
+# the kernel tells by other means: compound_head, the destructor, and having left the LRU.
+PG_locked = 1 << 0
+PG_referenced = 1 << 1
+PG_uptodate = 1 << 2
+PG_dirty = 1 << 3
+PG_lru = 1 << 4
+PG_active = 1 << 5
+PG_unevictable = 1 << 6
+PG_writeback = 1 << 7
+PG_reclaim = 1 << 8
+PG_swapbacked = 1 << 9
+PG_swapcache = 1 << 10
+PG_mlocked = 1 << 11
+PG_hwpoison = 1 << 12
+PG_young = 1 << 13
+PG_idle = 1 << 14
+PG_head = 1 << 15
+PG_tail = 1 << 16
+PG_huge = 1 << 17
+PG_double_map = 1 << 18
+PG_buddy = 1 << 19
+PG_reserved = 1 << 20
+PG_slab = 1 << 21
+PG_zone_device = 1 << 22
+PG_device_private = 1 << 23
+PG_anon_exclusive = 1 << 24
+PG_isolated = 1 << 25
+PG_table = 1 << 26
+PG_error = 1 << 27
+PG_workingset = 1 << 28
+# What free_pages_prepare() finds wrong on a page that is freed.
+PAGE_FLAGS_CHECK_AT_FREE = (
+    PG_locked | PG_lru | PG_active | PG_unevictable | PG_writeback | PG_mlocked | PG_isolated
+)
+
+# Low bits of page->mapping. A mapping is a handle shifted left by two, and one of these tags.
+PAGE_MAPPING_ANON = 0x1
+PAGE_MAPPING_MOVABLE = 0x2
+PAGE_MAPPING_KSM = 0x3
+PAGE_MAPPING_FLAGS = 0x3
+MAPPING_HANDLE_SHIFT = 2
+
+# Hardware and software bits of a page-table entry (arch/x86/include/asm/pgtable_types.h).
+_PAGE_PRESENT = 1 << 0
+_PAGE_RW = 1 << 1
+_PAGE_USER = 1 << 2
+_PAGE_ACCESSED = 1 << 5
+_PAGE_DIRTY = 1 << 6
+_PAGE_PSE = 1 << 7
+_PAGE_PROTNONE = 1 << 8
+_PAGE_SPECIAL = 1 << 9
+_PAGE_SOFT_DIRTY = 1 << 11
+_PAGE_DEVMAP = 1 << 58
+_PAGE_NX = 1 << 63
+# On no x86: pte_unused(), which only s390 has. A test or a scenario sets it by hand.
+_PAGE_UNUSED = 1 << 52
+_PAGE_SWP_SOFT_DIRTY = 1 << 1
+# Of a swap entry since 5.19: the page was exclusive to this process.
+_PAGE_SWP_EXCLUSIVE = 1 << 3
+PTE_PFN_MASK = 0x000F_FFFF_FFFF_F000
+# pte_none() forgives these two: an erratum lets processors set them in an empty entry.
+PTE_NONE_IGNORES = _PAGE_ACCESSED | _PAGE_DIRTY
+SWP_PTE_TYPE_SHIFT = 9
+SWP_PTE_TYPE_MASK = 0x1F
+SWP_PTE_OFFSET_SHIFT = 14
+
+# swp_entry_t (include/linux/swapops.h): type in the top bits, offset below.
+SWP_TYPE_SHIFT = 57
+SWP_OFFSET_MASK = (1 << 57) - 1
+MAX_SWAPFILES = 27
+SWP_HWPOISON = 27
+SWP_MIGRATION_READ = 28
+SWP_MIGRATION_WRITE = 29
+SWP_DEVICE_WRITE = 30
+SWP_DEVICE_READ = 31
+# Bytes of swap_map (include/linux/swap.h).
+SWAP_MAP_MAX = 0x3E
+SWAP_MAP_BAD = 0x3F
+SWAP_HAS_CACHE = 0x40
+COUNT_CONTINUED = 0x80
+SWAP_MAP_SHMEM = 0xBF
+SWAP_CONT_MAX = 0x7F
+
+# vm_flags (include/linux/mm.h).
+VM_READ = 0x1
+VM_WRITE = 0x2
+VM_EXEC = 0x4
+VM_SHARED = 0x8
+VM_MAYREAD = 0x10
+VM_MAYWRITE = 0x20
+VM_MAYEXEC = 0x40
+VM_MAYSHARE = 0x80
+VM_GROWSDOWN = 0x100
+VM_UFFD_MISSING = 0x200
+VM_PFNMAP = 0x400
+VM_UFFD_WP = 0x1000
+VM_LOCKED = 0x2000
+VM_IO = 0x4000
+VM_SEQ_READ = 0x8000
+VM_RAND_READ = 0x1_0000
+VM_DONTCOPY = 0x2_0000
+VM_DONTEXPAND = 0x4_0000
+VM_LOCKONFAULT = 0x8_0000
+VM_ACCOUNT = 0x10_0000
+VM_NORESERVE = 0x20_0000
+VM_HUGETLB = 0x40_0000
+VM_WIPEONFORK = 0x200_0000
+VM_DONTDUMP = 0x400_0000
+VM_SOFTDIRTY = 0x800_0000
+VM_MIXEDMAP = 0x1000_0000
+VM_HUGEPAGE = 0x2000_0000
+VM_NOHUGEPAGE = 0x4000_0000
+VM_MERGEABLE = 0x8000_0000
+VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC
+VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
+VM_STACK_INCOMPLETE_SETUP = VM_RAND_READ | VM_SEQ_READ
+VM_LOCKED_MASK = VM_LOCKED | VM_LOCKONFAULT
+VM_STACK_FLAGS = VM_GROWSDOWN | VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+
+# System calls (include/uapi/asm-generic/mman-common.h).
+PROT_NONE = 0x0
+PROT_READ = 0x1
+PROT_WRITE = 0x2
+PROT_EXEC = 0x4
+MAP_SHARED = 0x1
+MAP_PRIVATE = 0x2
+MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
+MAP_GROWSDOWN = 0x100
+MAP_LOCKED = 0x2000
+MAP_NORESERVE = 0x4000
+MAP_POPULATE = 0x8000
+MREMAP_MAYMOVE = 1
+MREMAP_FIXED = 2
+MREMAP_DONTUNMAP = 4
+MADV_NORMAL = 0
+MADV_RANDOM = 1
+MADV_SEQUENTIAL = 2
+MADV_WILLNEED = 3
+MADV_DONTNEED = 4
+MADV_FREE = 8
+MADV_DONTFORK = 10
+MADV_DOFORK = 11
+MADV_MERGEABLE = 12
+MADV_UNMERGEABLE = 13
+MADV_HUGEPAGE = 14
+MADV_NOHUGEPAGE = 15
+MADV_WIPEONFORK = 18
+MADV_KEEPONFORK = 19
+MADV_COLD = 20
+MADV_PAGEOUT = 21
+
+# Page faults (include/linux/mm.h).
+FAULT_FLAG_WRITE = 0x1
+FAULT_FLAG_MKWRITE = 0x2
+FAULT_FLAG_UNSHARE = 0x400
+VM_FAULT_OOM = 0x1
+VM_FAULT_SIGBUS = 0x2
+VM_FAULT_MAJOR = 0x4
+VM_FAULT_WRITE = 0x8
+VM_FAULT_HWPOISON = 0x10
+VM_FAULT_SIGSEGV = 0x40
+VM_FAULT_NOPAGE = 0x100
+VM_FAULT_LOCKED = 0x200
+VM_FAULT_RETRY = 0x400
+VM_FAULT_DONE_COW = 0x1000
+VM_FAULT_UFFD = 0x1_0000
+VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
+
+# enum ttu_flags (include/linux/rmap.h), and what the other calls of rmap take.
+TTU_MIGRATION = 0x1
+TTU_MUNLOCK = 0x2
+TTU_SPLIT_HUGE_PMD = 0x4
+TTU_IGNORE_MLOCK = 0x8
+TTU_IGNORE_ACCESS = 0x10
+TTU_IGNORE_HWPOISON = 0x20
+TTU_BATCH_FLUSH = 0x40
+TTU_RMAP_LOCKED = 0x80
+TTU_SPLIT_FREEZE = 0x100
+RMAP_EXCLUSIVE = 0x1
+RMAP_COMPOUND = 0x2
+PVMW_SYNC = 0x1
+PVMW_MIGRATION = 0x2
+
+# gfp flags (include/linux/gfp.h), as far as the model asks for them.
+GFP_KERNEL = 0x1
+GFP_NOWAIT = 0x2
+GFP_ATOMIC = 0x4
+GFP_NOWARN = 0x8
+GFP_IO = 0x10
+GFP_HIGHUSER = 0x21
+
+# mm_struct counters (include/linux/mm_types_task.h).
+MM_FILEPAGES = 0
+MM_ANONPAGES = 1
+MM_SWAPENTS = 2
+MM_SHMEMPAGES = 3
+NR_MM_COUNTERS = 4
+
+# Node statistics and events (include/linux/mmzone.h, vm_event_item.h).
+NR_FREE_PAGES = 0
+NR_INACTIVE_ANON = 1
+NR_ACTIVE_ANON = 2
+NR_INACTIVE_FILE = 3
+NR_ACTIVE_FILE = 4
+NR_UNEVICTABLE = 5
+NR_ISOLATED = 6
+NR_ANON_MAPPED = 7
+NR_FILE_MAPPED = 8
+NR_FILE_PAGES = 9
+NR_FILE_DIRTY = 10
+NR_WRITEBACK = 11
+NR_SHMEM = 12
+NR_SHMEM_THPS = 13
+NR_SHMEM_PMDMAPPED = 14
+NR_ANON_THPS = 15
+NR_MLOCK = 16
+NR_PAGETABLE = 17
+NR_SWAPCACHE = 18
+PGFAULT = 19
+PGMAJFAULT = 20
+PGLAZYFREE = 21
+PGLAZYFREED = 22
+PSWPIN = 23
+PSWPOUT = 24
+PGSCAN = 25
+PGSTEAL = 26
+PGACTIVATE = 27
+PGDEACTIVATE = 28
+PGREUSE = 29
+UNEVICTABLE_PGMLOCKED = 30
+UNEVICTABLE_PGMUNLOCKED = 31
+TLB_FLUSH_LOCAL = 32
+TLB_FLUSH_REMOTE = 33
+RMAP_WALKS = 34
+RMAP_VMAS_VISITED = 35
+RMAP_VMAS_MAPPED = 36
+COW_COPIES = 37
+PGALLOC = 38
+PGFREE = 39
+NR_VM_STATS = 40
+
+# LRU lists (include/linux/mmzone.h).
+LRU_INACTIVE_ANON = 0
+LRU_ACTIVE_ANON = 1
+LRU_INACTIVE_FILE = 2
+LRU_ACTIVE_FILE = 3
+LRU_UNEVICTABLE = 4
+NR_LRU_LISTS = 5
+
+# errno values (include/uapi/asm-generic/errno-base.h).
+EPERM = 1
+ENOENT = 2
+EIO = 5
+EAGAIN = 11
+ENOMEM = 12
+EFAULT = 14
+EBUSY = 16
+EEXIST = 17
+EINVAL = 22
+ENOSPC = 28

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+"""The structures of the model, under the kernel's names (include/linux/mm_types.h, v4.18).
+
+What there is one of for every page is a column of `Kernel`, indexed by page frame number: a page
+*is* its frame number, and 0 is no page. What there are thousands of is an object. The attributes
+and their C types stand in ``mm_types.pxd``, which reads like the kernel's header.
+
+A pointer to a page-table entry is an index into ``Kernel.pt``; 0 is NULL. A table is a row of 512
+entries, and the page frame number in an entry that is not a leaf is the row of the next table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cython
+import numpy as np
+
+if not cython.compiled:
+    from rmap.mm.bits import NR_LRU_LISTS, NR_MM_COUNTERS, NR_VM_STATS
+    from rmap.mm.profile import KernelProfile
+    from rmap.scalar import i32, i64, u64
+    from rmap.sync.bits import (
+        RANK_ANON_VMA,
+        RANK_I_MMAP,
+        RANK_I_PAGES,
+        RANK_LRU,
+        RANK_MEMCG_MOVE,
+        RANK_MMAP_SEM,
+        RANK_MMLIST,
+        RANK_PAGE_TABLE,
+        RANK_PRIVATE,
+        RANK_SWAP,
+        RANK_TASKLIST,
+    )
+    from rmap.sync.core import Context
+    from rmap.sync.locks import RwSem, SpinLock
+
+#: Tables in a new machine's pool; it grows by doubling.
+FIRST_TABLES = 64
+
+
+def column(count: int, dtype: type, fill: int = 0) -> memoryview:
+    """Make a column of `count` numbers: uncompiled, a memoryview gives and takes plain ints."""
+    values: Any = np.full(count, fill, dtype) if fill else np.zeros(count, dtype)
+    return memoryview(values)
+
+
+class IntervalNode:
+    """A node of an interval tree (struct rb_node and rb_subtree_last).
+
+    Its interval is that of `vma` in pages of the file or of the anonymous index space, read
+    through the VMA at every comparison; `cached_start` and `cached_last` are what it was when the
+    node was linked (CONFIG_DEBUG_VM_RB), so that a change under a linked node shows.
+    """
+
+    def __init__(self, vma: Vma) -> None:
+        self.vma = vma
+        self.rb_left = None
+        self.rb_right = None
+        self.rb_parent = None
+        self.rb_red = False
+        self.rb_linked = False
+        self.rb_subtree_last = 0
+        self.cached_start = 0
+        self.cached_last = 0
+
+
+class IntervalRoot:
+    """The root of an interval tree, with its leftmost node (struct rb_root_cached)."""
+
+    def __init__(self) -> None:
+        self.rb_node = None
+        self.rb_leftmost = None
+
+
+class AnonVma:
+    """struct anon_vma (include/linux/rmap.h:28): a set of VMAs that may map the same pages.
+
+    The object is a slot of a type-stable slab: freed, it stays an anon_vma, and the next
+    allocation makes it another one. `incarnation` counts those, for checkers only.
+    `degree` is what v4.18 counts; `num_children` and `num_active_vmas`, its two terms, are kept
+    beside it for the rule of v6.0.
+    """
+
+    def __init__(self, handle: u64) -> None:
+        self.handle = handle
+        self.root = self
+        self.parent = self
+        self.rwsem = RwSem(RANK_ANON_VMA, handle)
+        self.refcount = 0
+        self.degree = 0
+        self.num_children = 0
+        self.num_active_vmas = 0
+        self.rb_root = IntervalRoot()
+        self.incarnation = 0
+
+    def __repr__(self) -> str:
+        return f"<anon_vma {self.handle}>"
+
+
+class AnonVmaChain(IntervalNode):
+    """struct anon_vma_chain: an edge between a VMA and an anon_vma; the node in the latter's tree.
+
+    It is on ``vma.anon_vma_chain`` (newest first, as list_add() leaves it).
+    """
+
+    def __init__(self, vma: Vma) -> None:
+        super().__init__(vma)
+        self.anon_vma = None
+
+
+class AddressSpace:
+    """struct address_space: the page cache of one file, and the VMAs that map it.
+
+    `i_pages` maps index to page. `backing` is what is on disk: index to content (`bytes`); a
+    shmem file keeps swap entries in `i_pages` instead of writing back.
+    """
+
+    def __init__(self, handle: u64, name: str, *, shmem: bool = False) -> None:
+        self.handle = handle
+        self.name = name
+        self.host = None
+        self.i_pages = {}
+        self.i_pages_lock = SpinLock(RANK_I_PAGES, handle)
+        self.i_mmap = IntervalRoot()
+        self.i_mmap_rwsem = RwSem(RANK_I_MMAP, handle)
+        self.i_mmap_writable = 0
+        self.nrpages = 0
+        self.shmem = shmem
+        self.unevictable = False
+        self.writenotify = False
+        self.size_pages = 0
+        self.backing = {}
+
+    def __repr__(self) -> str:
+        return f"<address_space {self.name}>"
+
+
+class File:
+    """struct file, as far as mappings go. `anonymous` is a file made for MAP_SHARED memory."""
+
+    def __init__(self, name: str, inode: u64, mapping: AddressSpace) -> None:
+        self.name = name
+        self.inode = inode
+        self.f_mapping = mapping
+        self.f_count = 1
+        self.anonymous = False
+
+    def __repr__(self) -> str:
+        return f"<file {self.name}>"
+
+
+class Vma:
+    """struct vm_area_struct. Anonymous memory has no `vm_file` (vma_is_anonymous)."""
+
+    def __init__(self, mm: Mm, start: u64, end: u64, flags: u64, pgoff: u64) -> None:
+        self.ident = 0
+        self.vm_mm = mm
+        self.vm_start = start
+        self.vm_end = end
+        self.vm_pgoff = pgoff
+        self.vm_flags = flags
+        self.vm_page_prot = 0
+        self.vm_next = None
+        self.vm_prev = None
+        self.vm_file = None
+        self.anon_vma = None
+        self.anon_vma_chain = []
+        self.shared = IntervalNode(self)
+        self.vm_userfaultfd_ctx = None
+        self.name = ""
+
+    def __repr__(self) -> str:
+        return f"<vma {self.vm_start:#x}-{self.vm_end:#x}>"
+
+
+class Mm:
+    """struct mm_struct. `vmas` is the VMAs by address, which the kernel keeps in mm_rb."""
+
+    def __init__(self, kernel: Kernel, ident: u64, pgd: u64) -> None:
+        self.ident = ident
+        self.kernel = kernel
+        self.pgd = pgd
+        self.mmap = None
+        self.vmas = []
+        self.map_count = 0
+        self.mmap_sem = RwSem(RANK_MMAP_SEM, ident)
+        self.page_table_lock = SpinLock(RANK_PAGE_TABLE, ident)
+        self.rss_stat = column(NR_MM_COUNTERS, np.longlong)
+        self.hiwater_rss = 0
+        self.locked_vm = 0
+        self.total_vm = 0
+        self.mm_users = 1
+        self.on_mmlist = False
+        self.tlb_flush_batched = False
+        self.cpu_bitmap = 0
+        self.start_brk = 0
+        self.brk = 0
+        self.def_flags = 0
+        self.memcg = kernel.memcgs[0]
+        self.notifier = None
+        self.comm = ""
+        self.nr_ptes = 0
+        self.dead = False
+
+    def __repr__(self) -> str:
+        return f"<mm {self.ident} {self.comm}>"
+
+
+class LruVec:
+    """struct lruvec: the LRU lists of one memcg. Pages are linked through their lru columns."""
+
+    def __init__(self, memcg: MemCgroup) -> None:
+        self.memcg = memcg
+        self.head = column(NR_LRU_LISTS, np.uintc)
+        self.tail = column(NR_LRU_LISTS, np.uintc)
+        self.size = column(NR_LRU_LISTS, np.longlong)
+
+
+class MemCgroup:
+    """struct mem_cgroup: pages charged (`usage`, `limit`, in pages; limit -1 is none)."""
+
+    def __init__(self, ident: i32, name: str, parent: MemCgroup | None) -> None:
+        self.ident = ident
+        self.name = name
+        self.parent = parent
+        self.usage = 0
+        self.limit = -1
+        self.lruvec = LruVec(self)
+        self.stat = column(NR_VM_STATS, np.longlong)
+        self.moving_account = 0
+        self.move_lock = SpinLock(RANK_MEMCG_MOVE, ident)
+
+    def __repr__(self) -> str:
+        return f"<memcg {self.name}>"
+
+
+class TlbBatch:
+    """struct tlbflush_unmap_batch: flushes that reclaim owes (include/linux/mm_types_task.h)."""
+
+    def __init__(self) -> None:
+        self.cpumask = 0
+        self.flush_required = False
+        self.writable = False
+
+
+class Task(Context):
+    """struct task_struct, as far as it is used: whoever runs, with its address space."""
+
+    def __init__(self, name: str, pid: i32, mm: Mm | None, cpu: i32 = 0) -> None:
+        super().__init__(name, cpu)
+        self.pid = pid
+        self.mm = mm
+        self.tlb_ubc = TlbBatch()
+
+
+class SwapInfo:
+    """struct swap_info_struct: one swap area.
+
+    `swap_map` has a byte a slot (count and SWAP_HAS_CACHE), `cache` the page of the swap cache
+    for each slot (0 none), `slots` the contents that were written out (slot to `bytes`).
+    """
+
+    def __init__(self, type: i32, pages: i64) -> None:
+        self.type = type
+        self.pages = pages
+        self.swap_map = column(pages, np.ubyte)
+        self.cache = column(pages, np.uintc)
+        self.slots = {}
+        self.inuse = 0
+        self.lowest = 1
+        self.writeok = True
+        self.stable_writes = False
+        self.synchronous = False
+        self.address_space = None
+        self.lock = SpinLock(RANK_SWAP, type + 1)
+        self.continuation = {}
+
+
+class Reclaimer:
+    """What an allocation calls when memory is short; `rmap.mm.vmscan` has the real one."""
+
+    def try_to_free_pages(self, k: Kernel, memcg: MemCgroup | None, wanted: i64) -> i64:
+        """Free `wanted` pages, of `memcg` or of anybody; returns how many it freed."""
+        return 0
+
+
+class Kernel:
+    """All that is global in a kernel: memory map, page tables, slabs, lists, statistics.
+
+    Parameters
+    ----------
+    nr_pages
+        Size of RAM in pages; valid page frame numbers are 1 to `nr_pages`.
+    profile
+        Which kernel it is.
+
+    The columns ``pg_*`` are the fields of struct page; ``numpy.asarray(k.pg_flags)`` is an array
+    over the same memory, for code that looks at all pages at once.
+    """
+
+    def __init__(self, nr_pages: u64, profile: KernelProfile) -> None:
+        self.profile = profile
+        self.reuse_rule = profile.reuse_rule
+        self.nr_pages = nr_pages
+        self._make_pages(nr_pages + 1)
+        self._make_tables()
+        self.vm_stat = column(NR_VM_STATS, np.longlong)
+        self.free_head = 0
+        self.free_next = 1
+        self.nr_free = nr_pages
+        self.watermark_low = 0
+        self.watermark_min = 0
+        self.zero_page = 0
+        self.content = {}
+        self.anon_vmas = [None]
+        self.anon_vma_free = []
+        self.mappings = [None]
+        self.files = []
+        self.mms = []
+        self.memcgs = []
+        self.swap_areas = []
+        self.mmlist = []
+        self.mmlist_lock = SpinLock(RANK_MMLIST, 0)
+        self.swap_lock = SpinLock(RANK_SWAP, 0)
+        self.lru_lock = SpinLock(RANK_LRU, 0)
+        self.private_lock = SpinLock(RANK_PRIVATE, 0)
+        self.tasklist_lock = RwSem(RANK_TASKLIST, 0)
+        self.tlbs = []
+        self.warnings = []
+        self.inject = None
+        self.tracer = None
+        self.notifier_log = None
+        self.reclaimer = Reclaimer()
+        self.debug_vm = True
+        self.in_reclaim = False
+        self.serial = 0
+        self.deferred_split_queue = []
+        self.memcgs.append(MemCgroup(0, "/", None))
+
+    def _make_pages(self, count: u64) -> None:
+        """Make the memory map: every page free, as the allocator leaves it."""
+        self.pg_flags = column(count, np.uintc)
+        self.pg_mapping = column(count, np.uintc)
+        self.pg_index = column(count, np.ulonglong)
+        self.pg_mapcount = column(count, np.intc, -1)
+        self.pg_refcount = column(count, np.intc)
+        self.pg_private = column(count, np.uintc)
+        self.pg_lru_next = column(count, np.uintc)
+        self.pg_lru_prev = column(count, np.uintc)
+        self.pg_memcg = column(count, np.ushort)
+
+    def _make_tables(self) -> None:
+        """Make the pool of page tables; row 0 stays unused, so that 0 can be NULL."""
+        self.pt = column(FIRST_TABLES * 512, np.ulonglong)
+        self.pt_locked = column(FIRST_TABLES, np.ubyte)
+        self.pt_free = []
+        self.pt_next = 1
+
+    def grow_tables(self) -> None:
+        """Double the pool of page tables. Every memoryview of it that was kept is stale then."""
+        old = np.asarray(self.pt)
+        self.pt = column(2 * len(old), np.ulonglong)
+        np.asarray(self.pt)[: len(old)] = old
+        locked = np.asarray(self.pt_locked)
+        self.pt_locked = column(2 * len(locked), np.ubyte)
+        np.asarray(self.pt_locked)[: len(locked)] = locked
+
+    def next_serial(self) -> u64:
+        """Return a number that no other object of this machine has."""
+        self.serial += 1
+        return self.serial

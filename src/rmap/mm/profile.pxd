@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from rmap.scalar cimport flag
+
+cdef class KernelProfile:
+    cdef public str name
+    cdef public object reuse_rule
+    # The quirks, in the order of QUIRKS.
+    cdef public flag separate_reuse_counters
+    cdef public flag clone_reuses_only_for_fork
+    cdef public flag unlink_clears_anon_vma
+    cdef public flag warn_path_restores_pte
+    cdef public flag arch_unmap_failure_frees_swap
+    cdef public flag lazyfree_checks_references
+    cdef public flag mremap_flushes_under_lock
+    cdef public flag rmap_locks_in_mremap
+    cdef public flag page_mapped_recheck
+    cdef public flag free_handshake
+    cdef public flag flush_batched_pending

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+"""Which kernel the model is: v4.18 with its defects, or with what later kernels changed.
+
+A `KernelProfile` is a set of named quirks. Code asks for the quirk it depends on
+(``if k.profile.anon_exclusive:``) and never for a version, so a profile can be mixed: v4.18 with
+the one fix whose effect is in question.
+
+>>> profile("4.18").anon_exclusive
+False
+>>> profile("4.18", lazyfree_checks_references=True).name
+'4.18+lazyfree_checks_references'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cython
+
+if not cython.compiled:
+    pass
+
+
+class UnknownQuirk(ValueError):
+    """There is no profile, or no quirk, of that name."""
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """One behaviour that kernels differ in.
+
+    `since` is the first release that has it (0 for "no release": a fix taken out again, or not
+    there yet), `why` what it does and where it comes from.
+    """
+
+    name: str
+    since: str
+    why: str
+
+
+#: Every quirk. False is what v4.18 does, except for those whose `since` is "4.18": they are
+#: protections that v4.18 has, and that can be taken out to see what they protect from.
+QUIRKS: tuple[Quirk, ...] = (
+    Quirk(
+        "separate_reuse_counters",
+        "6.0",
+        "anon_vma reuse looks at num_children and num_active_vmas, not at their sum `degree` "
+        "(2555283eb40d, the fix of CVE-2022-42703)",
+    ),
+    Quirk(
+        "clone_reuses_only_for_fork",
+        "5.5",
+        "anon_vma_clone() reuses only if the source has an anon_vma of its own (47b390d23bf8)",
+    ),
+    Quirk(
+        "unlink_clears_anon_vma",
+        "5.12",
+        "unlink_anon_vmas() leaves vma->anon_vma NULL (ee8ab1903e3d)",
+    ),
+    Quirk(
+        "warn_path_restores_pte",
+        "",
+        "try_to_unmap_one() puts the PTE back where SwapBacked and SwapCache disagree, instead of "
+        "losing the mapping; no release restores it, all warn",
+    ),
+    Quirk(
+        "arch_unmap_failure_frees_swap",
+        "5.16",
+        "the swap count taken by swap_duplicate() is given back if arch_unmap_one() fails",
+    ),
+    Quirk(
+        "lazyfree_checks_references",
+        "5.18",
+        "a lazily freed page with references besides its mappings is kept (6c8e2a256915)",
+    ),
+    Quirk(
+        "mremap_flushes_under_lock",
+        "4.19",
+        "move_ptes() flushes the TLB before it drops the page-table locks (eb66ae030829, "
+        "CVE-2018-18281)",
+    ),
+    Quirk(
+        "rmap_locks_in_mremap",
+        "4.18",
+        "mremap takes the rmap locks when a walker could meet the new VMA before the old one "
+        "(need_rmap_locks, 38a76013ad80)",
+    ),
+    Quirk(
+        "page_mapped_recheck",
+        "4.18",
+        "page_lock_anon_vma_read() and page_get_anon_vma() look at page_mapped() once more after "
+        "they have the lock or the reference",
+    ),
+    Quirk(
+        "free_handshake",
+        "4.18",
+        "anon_vma_free() waits for whoever holds the root's lock",
+    ),
+    Quirk(
+        "flush_batched_pending",
+        "4.18",
+        "zap, mprotect, mremap and MADV_FREE flush what reclaim left unflushed (3ea277194daa)",
+    ),
+)
+_BY_NAME: dict[str, Quirk] = {quirk.name: quirk for quirk in QUIRKS}
+#: What each profile has on, beyond the protections of v4.18.
+PROFILES: dict[str, tuple[str, ...]] = {
+    "4.18": (),
+}
+
+
+class KernelProfile:
+    """The quirks of one kernel, one attribute each. Made by `profile`."""
+
+    def __init__(self, name: str, on: frozenset[str]) -> None:
+        self.name = name
+        self.reuse_rule = None
+        for quirk in QUIRKS:
+            setattr(self, quirk.name, quirk.name in on)
+
+    def __repr__(self) -> str:
+        return f"profile({self.name!r})"
+
+
+def profile(name: str, **changes: bool) -> KernelProfile:
+    """Return the profile of a kernel version, with some quirks switched.
+
+    Parameters
+    ----------
+    name
+        One of `PROFILES`: ``"4.18"`` is the listing with its defects.
+    changes
+        Quirks to switch on or off, by the names of `QUIRKS`.
+
+    Raises `UnknownQuirk` for a name that is none.
+    """
+    if name not in PROFILES:
+        raise UnknownQuirk(f"no profile {name!r}; known: {', '.join(PROFILES)}")
+    on: set[str] = {quirk.name for quirk in QUIRKS if quirk.since == "4.18"}
+    on.update(PROFILES[name])
+    label: str = name
+    for quirk, wanted in changes.items():
+        if quirk not in _BY_NAME:
+            raise UnknownQuirk(f"no quirk {quirk!r}; known: {', '.join(_BY_NAME)}")
+        label += f"{'+' if wanted else '-'}{quirk}"
+        if wanted:
+            on.add(quirk)
+        else:
+            on.discard(quirk)
+    return KernelProfile(label, frozenset(on))

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lock ranks, and the names of what a scheduling point announces.
+
+Ranks are the lock order of the listing's header, outermost first: whoever holds a lock may take
+only one of a higher rank. Locks of one rank may nest where the kernel nests them and says how
+(`NESTABLE`): two mmap_sems at fork, two page-table locks at fork and mremap, two page locks at
+migration.
+"""
+
+from __future__ import annotations
+
+RANK_INODE = 1
+RANK_MMAP_SEM = 2
+RANK_PAGE_LOCK = 3
+RANK_HUGETLB_I_MMAP = 4
+RANK_I_MMAP = 5
+RANK_ANON_VMA = 6
+# memory_failure() takes the task list between an rmap lock and the page-table lock.
+RANK_TASKLIST = 7
+RANK_PAGE_TABLE = 8
+RANK_PTL = 9
+RANK_LRU = 10
+RANK_SWAP = 11
+RANK_MMLIST = 12
+RANK_PRIVATE = 13
+RANK_MEMCG_MOVE = 14
+RANK_I_PAGES = 15
+RANK_SPLIT_QUEUE = 16
+
+# How a lock is held, or is asked for.
+READ_MODE = 0
+WRITE_MODE = 1
+# Of assert_held(): either mode will do.
+ANY_MODE = 2
+
+# What happens at a scheduling point.
+OP_READ = 0
+OP_WRITE = 1
+OP_RMW = 2
+OP_ACQUIRE = 3
+OP_TRY = 4
+OP_RELEASE = 5
+OP_ALLOC = 6
+OP_FREE = 7
+
+# What it happens to. A lock announces its rank; these name the fields that are no locks.
+FIELD_MAPPING = 32
+FIELD_MAPCOUNT = 33
+FIELD_REFCOUNT = 34
+FIELD_PAGE_FLAGS = 35
+FIELD_INDEX = 36
+FIELD_PTE = 37
+FIELD_VMA_ANON_VMA = 38
+FIELD_ANON_VMA = 39
+FIELD_ANON_VMA_REFCOUNT = 40
+FIELD_TLB = 41
+FIELD_TLB_BATCHED = 42
+FIELD_SWAP_MAP = 43
+FIELD_CONTENT = 44
+
+NAMES = {
+    RANK_INODE: "inode->i_mutex",
+    RANK_MMAP_SEM: "mm->mmap_sem",
+    RANK_PAGE_LOCK: "PG_locked",
+    RANK_HUGETLB_I_MMAP: "hugetlbfs i_mmap_rwsem",
+    RANK_I_MMAP: "mapping->i_mmap_rwsem",
+    RANK_ANON_VMA: "anon_vma->rwsem",
+    RANK_TASKLIST: "tasklist_lock",
+    RANK_PAGE_TABLE: "mm->page_table_lock",
+    RANK_PTL: "pte_lock",
+    RANK_LRU: "zone_lru_lock",
+    RANK_SWAP: "swap_lock",
+    RANK_MMLIST: "mmlist_lock",
+    RANK_PRIVATE: "mapping->private_lock",
+    RANK_MEMCG_MOVE: "memcg->move_lock",
+    RANK_I_PAGES: "i_pages lock",
+    RANK_SPLIT_QUEUE: "split_queue_lock",
+    FIELD_MAPPING: "page->mapping",
+    FIELD_MAPCOUNT: "page->_mapcount",
+    FIELD_REFCOUNT: "page->_refcount",
+    FIELD_PAGE_FLAGS: "page->flags",
+    FIELD_INDEX: "page->index",
+    FIELD_PTE: "pte",
+    FIELD_VMA_ANON_VMA: "vma->anon_vma",
+    FIELD_ANON_VMA: "anon_vma",
+    FIELD_ANON_VMA_REFCOUNT: "anon_vma->refcount",
+    FIELD_TLB: "tlb",
+    FIELD_TLB_BATCHED: "mm->tlb_flush_batched",
+    FIELD_SWAP_MAP: "swap_map",
+    FIELD_CONTENT: "content",
+}
+NESTABLE = frozenset({RANK_MMAP_SEM, RANK_PTL, RANK_PAGE_LOCK})
