@@ -57,9 +57,9 @@ class IntervalNode:
 
     def __init__(self, vma: Vma) -> None:
         self.vma = vma
-        self.rb_left = None
-        self.rb_right = None
-        self.rb_parent = None
+        self.rb_left: IntervalNode = None
+        self.rb_right: IntervalNode = None
+        self.rb_parent: IntervalNode = None
         self.rb_red = False
         self.rb_linked = False
         self.rb_subtree_last = 0
@@ -71,8 +71,8 @@ class IntervalRoot:
     """The root of an interval tree, with its leftmost node (struct rb_root_cached)."""
 
     def __init__(self) -> None:
-        self.rb_node = None
-        self.rb_leftmost = None
+        self.rb_node: IntervalNode = None
+        self.rb_leftmost: IntervalNode = None
 
 
 class AnonVma:
@@ -108,7 +108,7 @@ class AnonVmaChain(IntervalNode):
 
     def __init__(self, vma: Vma) -> None:
         super().__init__(vma)
-        self.anon_vma = None
+        self.anon_vma: AnonVma = None
 
 
 class AddressSpace:
@@ -121,7 +121,7 @@ class AddressSpace:
     def __init__(self, handle: u64, name: str, *, shmem: bool = False) -> None:
         self.handle = handle
         self.name = name
-        self.host = None
+        self.host: File = None
         self.i_pages = {}
         self.i_pages_lock = SpinLock(RANK_I_PAGES, handle)
         self.i_mmap = IntervalRoot()
@@ -163,13 +163,13 @@ class Vma:
         self.vm_pgoff = pgoff
         self.vm_flags = flags
         self.vm_page_prot = 0
-        self.vm_next = None
-        self.vm_prev = None
-        self.vm_file = None
-        self.anon_vma = None
-        self.anon_vma_chain = []
+        self.vm_next: Vma = None
+        self.vm_prev: Vma = None
+        self.vm_file: File = None
+        self.anon_vma: AnonVma = None
+        self.anon_vma_chain: list = []
         self.shared = IntervalNode(self)
-        self.vm_userfaultfd_ctx = None
+        self.vm_userfaultfd_ctx: Any = None
         self.name = ""
 
     def __repr__(self) -> str:
@@ -183,8 +183,8 @@ class Mm:
         self.ident = ident
         self.kernel = kernel
         self.pgd = pgd
-        self.mmap = None
-        self.vmas = []
+        self.mmap: Vma = None
+        self.vmas: list = []
         self.map_count = 0
         self.mmap_sem = RwSem(RANK_MMAP_SEM, ident)
         self.page_table_lock = SpinLock(RANK_PAGE_TABLE, ident)
@@ -200,7 +200,7 @@ class Mm:
         self.brk = 0
         self.def_flags = 0
         self.memcg = kernel.memcgs[0]
-        self.notifier = None
+        self.notifier: Any = None
         self.comm = ""
         self.nr_ptes = 0
         self.dead = False
@@ -274,7 +274,7 @@ class SwapInfo:
         self.writeok = True
         self.stable_writes = False
         self.synchronous = False
-        self.address_space = None
+        self.address_space: AddressSpace = None
         self.lock = SpinLock(RANK_SWAP, type + 1)
         self.continuation = {}
 
@@ -315,9 +315,9 @@ class Kernel:
         self.watermark_min = 0
         self.zero_page = 0
         self.content = {}
-        self.anon_vmas = [None]
+        self.anon_vmas: list = [None]
         self.anon_vma_free = []
-        self.mappings = [None]
+        self.mappings: list = [None]
         self.files = []
         self.mms = []
         self.memcgs = []
@@ -330,9 +330,9 @@ class Kernel:
         self.tasklist_lock = RwSem(RANK_TASKLIST, 0)
         self.tlbs = []
         self.warnings = []
-        self.inject = None
-        self.tracer = None
-        self.notifier_log = None
+        self.inject: Any = None
+        self.tracer: Any = None
+        self.notifier_log: Any = None
         self.reclaimer = Reclaimer()
         self.debug_vm = True
         self.in_reclaim = False
