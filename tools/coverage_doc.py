@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Account for every branch of mm/rmap.c: ``python tools/coverage_doc.py [--record | --check]``.
+
+``tools/listing.toml`` names the functions and branches of the listing by line. In the model, a
+statement that is one of them bears its line in a comment, ``# L1385``. With ``--record`` the tests
+of the model run uncompiled under coverage, one context a test, and which test takes which outcome
+of each branch is written to ``tests/data/rmap-coverage.json``. From the three,
+``docs/rmap-coverage.md`` is made; ``--check`` says whether it is what they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LISTING = ROOT / "tools" / "listing.toml"
+REACHED = ROOT / "tests" / "data" / "rmap-coverage.json"
+DOCUMENT = ROOT / "docs" / "rmap-coverage.md"
+MODEL = ROOT / "src" / "rmap" / "mm"
+#: Where the tests are that may be named as reaching a branch.
+TESTS = ("tests/mm", "tests/model")
+#: Tests to name for an outcome: one shows it, more are noise.
+NAMED = 1
+
+BRANCH = re.compile(r"(?P<line>\d+) (?P<kind>do|if\+?)(?P<marks>( [TF]?=\w+)*) \| (?P<what>.+)")
+MARKER = re.compile(r"L(\d+)\b")
+SECOND = "huge"
+NEVER = "never"
+
+
+class CoverageError(Exception):
+    """The table, the marks in the source, or what was recorded do not fit together."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch of the listing. `marks` maps an outcome to why it need not be reached."""
+
+    function: str
+    line: int
+    kind: str
+    what: str
+    marks: dict[str, str]
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """``taken`` and ``not taken`` of a decision, ``reached`` of a step."""
+        if self.kind == "if":
+            return ("taken", "not taken")
+        return ("taken",) if self.kind == "if+" else ("reached",)
+
+    @property
+    def required(self) -> list[str]:
+        """The outcomes that some test has to reach."""
+        return [outcome for outcome in self.outcomes if outcome not in self.marks]
+
+    @property
+    def second(self) -> bool:
+        """Whether all of it waits for huge, merged, migrating and broken pages."""
+        return not self.required and SECOND in self.marks.values()
+
+
+@dataclass
+class Place:
+    """Where in the model a branch is: its file, function, and the statement's lines."""
+
+    path: str
+    function: str
+    line: int
+    body: int | None = None
+    tests: dict[str, list[str]] = field(default_factory=dict)
+
+    def outcome_of(self, arc: tuple[int, int], kind: str) -> str | None:
+        """The outcome that a jump from one line to another is, if it is one of this place."""
+        start, end = arc
+        if kind == "do":
+            return "reached" if end == (self.body or self.line) else None
+        if start != self.line or self.body is None:
+            return None
+        return "taken" if end == self.body else "not taken"
+
+
+def parse_branch(function: str, text: str) -> Branch:
+    """Read one line of the table. Raises `CoverageError`."""
+    match = BRANCH.fullmatch(text)
+    if not match:
+        raise CoverageError(f"{LISTING.name}: {function}: not understood: {text!r}")
+    kind = match["kind"]
+    marks: dict[str, str] = {}
+    for mark in match["marks"].split():
+        outcome, _, why = mark.partition("=")
+        names = {"T": ["taken"], "F": ["not taken"], "": ["taken", "not taken", "reached"]}
+        marks.update(dict.fromkeys(names[outcome], why))
+    return Branch(function, int(match["line"]), kind, match["what"], marks)
+
+
+def read_listing(path: Path = LISTING) -> list[tuple[str, int, list[Branch]]]:
+    """The functions of the listing in order: name, line, branches. Raises `CoverageError`."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return [
+        (
+            entry["name"],
+            entry["line"],
+            [parse_branch(entry["name"], text) for text in entry["branches"]],
+        )
+        for entry in table["function"]
+    ]
+
+
+class Source:
+    """One module of the model: its marks, and the statements they stand at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.relative_to(ROOT).as_posix()
+        self.text = path.read_text(encoding="utf-8")
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef]:
+        """All functions and methods."""
+        return [
+            node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.FunctionDef)
+        ]
+
+    def marks(self) -> Iterator[tuple[int, Place]]:
+        """Every mark: the line of the listing, and the place. Raises `CoverageError`."""
+        for number, line in enumerate(self.text.splitlines(), 1):
+            _, hash_sign, comment = line.partition("# L")
+            if not hash_sign:
+                continue
+            for found in MARKER.finditer("L" + comment):
+                yield int(found[1]), self.place(number)
+
+    def place(self, number: int) -> Place:
+        """The statement at a line. Raises `CoverageError` if it is in no function."""
+        inside = [f for f in self.functions if f.lineno <= number <= (f.end_lineno or f.lineno)]
+        if not inside:
+            raise CoverageError(f"{self.name}:{number}: a mark outside of any function")
+        function = max(inside, key=lambda f: f.lineno)
+        statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt)]
+        at = [s for s in statements if s is not function and s.lineno <= number <= head_end(s)]
+        if not at:
+            raise CoverageError(f"{self.name}:{number}: a mark that stands at no statement")
+        statement = max(at, key=lambda s: s.lineno)
+        body = statement.body[0].lineno if isinstance(statement, ast.If | ast.While) else None
+        return Place(self.name, function.name, statement.lineno, body)
+
+
+def head_end(statement: ast.stmt) -> int:
+    """The last line of a statement, or of the condition of a compound one."""
+    if isinstance(statement, ast.If | ast.While):
+        return statement.test.end_lineno or statement.lineno
+    if isinstance(statement, ast.For):
+        return statement.iter.end_lineno or statement.lineno
+    return statement.end_lineno or statement.lineno
+
+
+def places() -> dict[int, list[Place]]:
+    """Where each line of the listing is in the model."""
+    found: dict[int, list[Place]] = {}
+    for path in sorted(MODEL.glob("*.py")):
+        for line, place in Source(path).marks():
+            found.setdefault(line, []).append(place)
+    return found
+
+
+# ---------------------------------------------------------------- recording
+
+
+def run_tests(selected: Iterable[str], data: Path) -> None:
+    """Run tests uncompiled under coverage. Raises `CoverageError` if one fails."""
+    command = [sys.executable, "-m", "coverage", "run", "--branch", f"--data-file={data}"]
+    command += ["--include=src/rmap/mm/*", "-m", "pytest", "-q", "-p", "tools.coverage_plugin"]
+    command += ["-p", "no:cacheprovider", *selected]
+    environment = os.environ | {"RMAP_PURE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise CoverageError(f"the tests fail:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+
+
+def reached_arcs(data: Path) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Every jump that was made: the test, the module, and the two lines."""
+    from coverage import CoverageData
+
+    recorded = CoverageData(basename=str(data))
+    recorded.read()
+    for context in sorted(recorded.measured_contexts() - {""}):
+        recorded.set_query_context(context)
+        for name in recorded.measured_files():
+            path = Path(name).resolve()
+            for arc in recorded.arcs(name) or ():
+                yield context, path.relative_to(ROOT).as_posix(), arc
+
+
+def outcomes_by_test(data: Path, branches: list[Branch]) -> dict[str, set[str]]:
+    """For each outcome of a branch, ``"1385 taken"``, the tests that take it."""
+    where = places()
+    wanted: dict[str, list[tuple[Branch, Place]]] = {}
+    for branch in branches:
+        for place in where.get(branch.line, ()):
+            wanted.setdefault(place.path, []).append((branch, place))
+    found: dict[str, set[str]] = {}
+    for test, path, arc in reached_arcs(data):
+        for branch, place in wanted.get(path, ()):
+            outcome = place.outcome_of(arc, branch.kind)
+            if outcome in branch.outcomes:
+                found.setdefault(f"{branch.line} {outcome}", set()).add(test)
+    return found
+
+
+def few_tests(found: dict[str, set[str]]) -> dict[str, str]:
+    """One test for each outcome, as few different ones as a greedy choice finds."""
+    left = dict(found)
+    chosen: dict[str, str] = {}
+    while left:
+        counts: dict[str, int] = {}
+        for tests in left.values():
+            for test in tests:
+                counts[test] = counts.get(test, 0) + 1
+        best = max(sorted(counts), key=lambda test: counts[test])
+        for outcome in [o for o, tests in left.items() if best in tests]:
+            chosen[outcome] = best
+            del left[outcome]
+    return dict(sorted(chosen.items(), key=lambda item: (int(item[0].split()[0]), item[0])))
+
+
+def record(selected: Iterable[str] = TESTS) -> dict[str, str]:
+    """Run the tests and return one test for each outcome that any takes."""
+    branches = [branch for _, _, group in read_listing() for branch in group]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch, "coverage")
+        run_tests(selected, data)
+        return few_tests(outcomes_by_test(data, branches))
+
+
+def confirm(reached: dict[str, str]) -> list[str]:
+    """Run just the tests that are named, and return the outcomes that theirs does not take."""
+    branches = [branch for _, _, group in read_listing() for branch in group]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch, "coverage")
+        run_tests(sorted(set(reached.values())), data)
+        found = outcomes_by_test(data, branches)
+    return [outcome for outcome, test in reached.items() if test not in found.get(outcome, ())]
+
+
+# ---------------------------------------------------------------- the document
+
+
+def gaps(reached: dict[str, str]) -> list[str]:
+    """What is neither in the model, nor reached by a test, nor marked as the second part's."""
+    where = places()
+    missing = []
+    for _, _, branches in read_listing():
+        for branch in branches:
+            if branch.line not in where and not branch.second:
+                missing.append(f"L{branch.line} {branch.function}: not in the model")
+            missing += [
+                f"L{branch.line} {branch.function}: no test for: {outcome}"
+                for outcome in branch.required
+                if branch.line in where and f"{branch.line} {outcome}" not in reached
+            ]
+    return missing
+
+
+def cell(branch: Branch, reached: dict[str, str]) -> str:
+    """The last column: the test of each outcome, or why there is none."""
+    parts = []
+    for outcome in branch.outcomes:
+        test = reached.get(f"{branch.line} {outcome}")
+        why = {SECOND: "second part", NEVER: "cannot be"}.get(
+            branch.marks.get(outcome, ""), "**none**"
+        )
+        name = (
+            f"`{test.partition('::')[0].rpartition('/')[2]}::{test.rpartition('::')[2]}`"
+            if test
+            else why
+        )
+        parts.append(name if len(branch.outcomes) == 1 else f"{outcome}: {name}")
+    return "<br>".join(parts)
+
+
+def document(reached: dict[str, str]) -> str:
+    """The text of ``docs/rmap-coverage.md``."""
+    where = places()
+    functions = read_listing()
+    branches = [branch for _, _, group in functions for branch in group]
+    outcomes = [(branch, outcome) for branch in branches for outcome in branch.outcomes]
+    tested = sum(f"{branch.line} {outcome}" in reached for branch, outcome in outcomes)
+    later = sum(
+        branch.marks.get(outcome) == SECOND and f"{branch.line} {outcome}" not in reached
+        for branch, outcome in outcomes
+    )
+    lines = [
+        "# Every branch of mm/rmap.c",
+        "",
+        "Made by `python tools/coverage_doc.py --record`; do not edit. A test runs the tests that are",
+        "named here, uncompiled and traced, and fails if one does not take the outcome it stands for.",
+        "",
+        f"{len(functions)} functions, {len(branches)} branches with {len(outcomes)} outcomes: "
+        f"{tested} are reached by a test, {later} belong to huge, merged, migrating, broken and",
+        "device pages (*second part*).",
+        "",
+        "Lines are those of the listing (v4.18). In the model, `# L1385` marks the statement.",
+    ]
+    for name, line, group in functions:
+        lines += ["", f"## `{name}` (mm/rmap.c:{line})", ""]
+        lines += ["| line | what | in the model | tests |", "|---|---|---|---|"]
+        for branch in group:
+            here = {
+                f"`{place.path.rpartition('/')[2]}`: `{place.function}`": None
+                for place in where.get(branch.line, ())
+            }
+            place = "<br>".join(here) or ("second part" if branch.second else "**missing**")
+            lines.append(f"| {branch.line} | {branch.what} | {place} | {cell(branch, reached)} |")
+    return "\n".join(lines) + "\n"
+
+
+def read_reached() -> dict[str, str]:
+    """What was recorded last."""
+    return dict(json.loads(REACHED.read_text(encoding="utf-8")))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Record, check, or write the document anew; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--record", action="store_true", help="run the tests first")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if not current")
+    options = parser.parse_args(arguments)
+    try:
+        if options.record:
+            REACHED.parent.mkdir(parents=True, exist_ok=True)
+            REACHED.write_text(json.dumps(record(), indent=1) + "\n", encoding="utf-8")
+        reached = read_reached()
+        text = document(reached)
+        missing = gaps(reached)
+    except (CoverageError, OSError, ValueError) as error:
+        print(f"coverage_doc: {error}", file=sys.stderr)
+        return 2
+    stale = options.check and DOCUMENT.read_text(encoding="utf-8") != text
+    if not options.check:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    for line in missing:
+        print(line)
+    if stale:
+        print(f"{DOCUMENT.name} is not current: run python tools/coverage_doc.py")
+    return 1 if missing or stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
