@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine: RAM, CPUs, swap, cgroups, files and processes, and what one may ask of it.
+
+An operation runs as a task on a simulated CPU, one at a time and to its end. (Interleavings of
+several are the business of an explorer, which uses the same kernel functions.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmap.check import Violation, check_kernel
+from rmap.mm import fork, page_idle, page_referenced, swap, swapoff, tlb, unmap, vmscan
+from rmap.mm import memcg as memcontrol
+from rmap.mm.bug import KernelWarning
+from rmap.mm.filemap import make_file
+from rmap.mm.inject import FailPlan
+from rmap.mm.mm_types import Kernel, Mm, Task, Vma
+from rmap.mm.page import PageAnon, lock_page, page_mapping, unlock_page
+from rmap.mm.page_vma_mapped import PageVmaMappedWalk, page_vma_mapped_walk
+from rmap.mm.profile import KernelProfile, profile
+from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
+from rmap.model.cgroup import Cgroup
+from rmap.model.errors import check
+from rmap.model.file import FileHandle
+from rmap.model.process import Process
+from rmap.model.running import Running
+from rmap.model.sizes import pages_of
+from rmap.model.stats import stats_of
+
+if TYPE_CHECKING:
+    from rmap.image import MemoryImage
+
+#: Called at every kernel function of interest: its name, and what it was called with.
+Tracer = Callable[[str, tuple[Any, ...]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One page-table entry that maps a page."""
+
+    process: Process
+    address: int
+    vma: Vma
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a reverse-map walk met: the VMAs that it visited, and the mappings that it found."""
+
+    visited: int
+    mapped: int
+    mappings: tuple[Mapping, ...]
+
+
+class InvariantViolation(AssertionError):
+    """After an operation something did not hold that must; `violations` says what."""
+
+    def __init__(self, operation: str, violations: list[Violation]) -> None:
+        self.violations = violations
+        listed = "\n  ".join(str(violation) for violation in violations)
+        super().__init__(f"after {operation}:\n  {listed}")
+
+
+class Machine:
+    """A simulated machine.
+
+    Parameters
+    ----------
+    ram, swap
+        Sizes in pages, or text such as ``"64M"``. Without swap nothing anonymous is reclaimed.
+    cpus
+        Simulated CPUs, each with a TLB. A process runs on one of them, given out in turn.
+    profile
+        Which kernel: a name of `rmap.mm.profile.PROFILES`, or a `KernelProfile`.
+    seed
+        For whatever the machine's user draws by chance: `random` starts from it. The machine
+        itself decides nothing by chance.
+    checks
+        Check after every operation that no lock is left held, and every lock taken against the
+        lock order.
+    invariants
+        Check all of `rmap.check` after every operation as well, which takes time in proportion
+        to what is mapped. Raises `InvariantViolation`.
+
+    >>> m = Machine(ram=64)
+    >>> p = m.spawn("init")
+    >>> p.write(p.mmap(4096), b"x")
+    >>> m.mem_stats()["nr_anon_mapped"], m.check()
+    (1, [])
+    """
+
+    def __init__(
+        self, ram: int | str = 16384, cpus: int = 2, swap: int | str = 4096,
+        profile: str | KernelProfile = "4.18", seed: int = 0, checks: bool = True,
+        invariants: bool = False,
+    ) -> None:  # fmt: skip
+        self.kernel = _boot(pages_of(ram), cpus, pages_of(swap), profile)
+        self.seed = seed
+        self.random = np.random.default_rng(seed)
+        self.checks = checks
+        self.invariants = invariants
+        self.processes: dict[int, Process] = {}
+        self.files: dict[str, FileHandle] = {}
+        self._by_mm: dict[int, Process] = {}
+        self._next_pid = 1
+        self._next_cpu = 0
+        self._kthread = Task("kthread", 0, None, 0)
+        self._cgroups: dict[str, Cgroup] = {"/": Cgroup(self, self.kernel.memcgs[0])}
+
+    # ------------------------------------------------------------ running
+
+    def running(self, process: Process) -> Running:
+        """Let a process run inside a ``with`` block, which yields the kernel. For operations."""
+        process.mm  # noqa: B018  it must be alive
+        return Running(self, process.task)
+
+    def kthread(self, name: str) -> Running:
+        """Let the kernel do something of its own inside a ``with`` block. For operations."""
+        self._kthread.name = name
+        return Running(self, self._kthread)
+
+    # ------------------------------------------------------------ processes
+
+    def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int | None = None) -> Process:
+        """Make a process with an empty address space, not a child of any other."""
+        memcg = (cgroup or self._cgroups["/"]).memcg
+        with self.kthread("spawn") as k:
+            mm = fork.mm_alloc(k, name, memcg)
+            if mm is None:
+                raise MemoryError(f"no memory for the address space of {name}")
+        return self.adopt(mm, name, 0, cpu)
+
+    def adopt(self, mm: Mm, name: str, ppid: int, cpu: int | None = None) -> Process:
+        """Give an address space a process. For operations that make one."""
+        if cpu is None:
+            cpu = self._next_cpu
+            self._next_cpu = (cpu + 1) % len(self.kernel.tlbs)
+        process = Process(self, Task(name, self._next_pid, mm, cpu), ppid)
+        self._next_pid += 1
+        self.processes[process.pid] = process
+        self._by_mm[int(mm.ident)] = process
+        return process
+
+    def bury(self, process: Process) -> None:
+        """Forget a process that has exited. For operations that end one."""
+        del self.processes[process.pid]
+        self._by_mm = {int(other.mm.ident): other for other in self.processes.values()}
+
+    def process_of(self, mm: Mm) -> Process:
+        """The process of an address space. Raises ``KeyError`` if it has none."""
+        process = self._by_mm.get(int(mm.ident))
+        if process is None or process.task.mm is not mm:  # exec changed address spaces
+            self._by_mm = {int(other.mm.ident): other for other in self.processes.values()}
+            process = self._by_mm[int(mm.ident)]
+        return process
+
+    # ------------------------------------------------------------ files and cgroups
+
+    def file(self, name: str, pages: int | str, shmem: bool = False,
+             content: bytes = b"") -> FileHandle:  # fmt: skip
+        """Make a file of so many pages, with `content` at its beginning on disk.
+
+        A shmem file has no disk: it begins with zeros, and its pages go to swap.
+        """
+        if name in self.files:
+            raise ValueError(f"there is a file {name!r} already")
+        if shmem and content:
+            raise ValueError("a shmem file begins with zeros; write to it instead")
+        with self.kthread("create") as k:
+            handle = FileHandle(self, make_file(k, name, pages_of(pages), shmem))
+        for index in range((len(content) + 4095) // 4096):
+            handle.mapping.backing[index] = content[index * 4096 : (index + 1) * 4096]
+        self.files[name] = handle
+        return handle
+
+    def cgroup(self, name: str, limit: int | str | None = None,
+               parent: Cgroup | None = None) -> Cgroup:  # fmt: skip
+        """Return the memory cgroup of that name, making it if there is none."""
+        if name not in self._cgroups:
+            above = (parent or self._cgroups["/"]).memcg
+            memcg = memcontrol.mem_cgroup_create(self.kernel, name, above)
+            self._cgroups[name] = Cgroup(self, memcg)
+        if limit is not None:
+            self._cgroups[name].limit = limit
+        return self._cgroups[name]
+
+    # ------------------------------------------------------------ memory under pressure
+
+    def reclaim(self, nr_pages: int = 32, cgroup: Cgroup | None = None) -> vmscan.ReclaimResult:
+        """Reclaim pages, of everybody or of one cgroup; returns what was done with how many."""
+        with self.kthread("kswapd") as k:
+            return vmscan.reclaim(k, cgroup.memcg if cgroup else None, nr_pages)
+
+    def age(self, nr_pages: int = 32, cgroup: Cgroup | None = None) -> int:
+        """Move pages that were not used from the active lists to the inactive; returns how many."""
+        with self.kthread("kswapd") as k:
+            return int(vmscan.age_active_lists(k, cgroup.memcg if cgroup else None, nr_pages))
+
+    def swapoff(self, type: int = 0) -> None:
+        """Bring everything back from a swap area and take it out of use. Raises `SyscallError`."""
+        with self.kthread("swapoff") as k:
+            check(swapoff.swapoff(k, type), f"swapoff of area {type}")
+
+    def swapon(self, size: int | str) -> int:
+        """Put another swap area into use; returns its number."""
+        with self.kthread("swapon") as k:
+            return int(swap.swapon(k, pages_of(size)))
+
+    def writeback(self, file: FileHandle | None = None) -> int:
+        """Clean the dirty pages of a file, or of all, and write them; returns how many."""
+        handles = [file] if file is not None else list(self.files.values())
+        return sum(handle.writeback() for handle in handles)
+
+    # ------------------------------------------------------------ single pages
+
+    def page_referenced(self, pages: Iterable[int]) -> int:
+        """Age pages: how many VMAs used them since they were asked last; clears accessed bits."""
+        with self.kthread("kswapd") as k:
+            listed = np.fromiter(pages, np.ulonglong)
+            return int(page_referenced.page_referenced_range(k, memoryview(listed)))
+
+    def try_to_unmap(self, page: int, flags: int = 0) -> bool:
+        """Unmap a page everywhere, as reclaim does: whether nothing maps it any more."""
+        with self.kthread("unmap") as k:
+            lock_page(k, page)
+            done = bool(unmap.try_to_unmap(k, page, flags))
+            tlb.try_to_unmap_flush(k)
+            unlock_page(k, page)
+        return done
+
+    def page_idle_mark(self, pages: Iterable[int]) -> None:
+        """Mark pages idle (a write to /sys/kernel/mm/page_idle/bitmap)."""
+        with self.kthread("idle") as k:
+            for page in pages:
+                page_idle.page_idle_bitmap_write(k, page)
+
+    def page_idle(self, page: int) -> bool:
+        """Whether a page is idle still: marked, and not used since (a read of that bitmap)."""
+        with self.kthread("idle") as k:
+            return bool(page_idle.page_idle_bitmap_read(k, page))
+
+    # ------------------------------------------------------------ questions
+
+    def walk(self, page: int) -> Walk:
+        """Walk the reverse map of a page, and find who maps it; changes nothing."""
+        visitor = _Visitor()
+        with self.kthread("walk") as k:
+            if not 0 < page <= k.nr_pages:
+                raise ValueError(f"{page:#x} is not a page of RAM here (0x1-{k.nr_pages:#x})")
+            if PageAnon(k, page) or page_mapping(k, page) is not None:
+                lock_page(k, page)
+                rmap_walk(k, page, visitor)
+                unlock_page(k, page)
+        found = [Mapping(self.process_of(vma.vm_mm), at, vma) for vma, at in visitor.found]
+        return Walk(visitor.visited, len(found), tuple(found))
+
+    def who_maps(self, page: int) -> list[Mapping]:
+        """Who maps a page, and where, by its reverse map."""
+        return list(self.walk(page).mappings)
+
+    def mem_stats(self) -> dict[str, int]:
+        """Return the kernel's statistics by name (/proc/vmstat)."""
+        return stats_of(self.kernel.vm_stat)
+
+    @property
+    def warnings(self) -> list[KernelWarning]:
+        """What the kernel warned of so far."""
+        return list(self.kernel.warnings)
+
+    @property
+    def inject(self) -> FailPlan | None:
+        """Which allocations fail; settable, ``None`` for none."""
+        return self.kernel.inject  # type: ignore[no-any-return]  # the kernel takes any object
+
+    @inject.setter
+    def inject(self, plan: FailPlan | None) -> None:
+        self.kernel.inject = plan
+
+    def trace(self, callback: Tracer | None) -> None:
+        """Call back at every kernel function of interest; ``None`` ends it."""
+        self.kernel.tracer = callback
+
+    def check(self) -> list[Violation]:
+        """Recount everything that the kernel counts, from scratch; what does not hold."""
+        return check_kernel(self.kernel)
+
+    def require_invariants(self, operation: str) -> None:
+        """Raise `InvariantViolation`, naming the operation, if `check` finds anything."""
+        violations = self.check()
+        if violations:
+            raise InvariantViolation(operation, violations)
+
+    def snapshot(self) -> MemoryImage:
+        """Return what the memory looks like now, for every question that an image answers."""
+        from rmap.model.snapshot import snapshot
+
+        return snapshot(self)
+
+    @classmethod
+    def from_image(cls, image: MemoryImage, **options: Any) -> Machine:
+        """Make a machine that is, as far as an image knows, the one that it was taken of.
+
+        `options` are those of the constructor, but `ram` and `swap`.
+        """
+        from rmap.model.load import load
+
+        return load(image, **options)
+
+    def __repr__(self) -> str:
+        return f"<Machine of {self.kernel.nr_pages} pages, {len(self.processes)} processes>"
+
+
+class _Visitor(RmapWalkControl):
+    """Counts the VMAs of a walk, and keeps the mappings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visited = 0
+        self.found: list[tuple[Vma, int]] = []
+
+    def rmap_one(self, k: Kernel, page: int, vma: Vma, address: int) -> bool:
+        self.visited += 1
+        walk = PageVmaMappedWalk(page, vma, address, 0)
+        while page_vma_mapped_walk(k, walk):
+            self.found.append((vma, int(walk.address)))
+        return True
+
+
+def _boot(ram: int, cpus: int, swap_pages: int, kind: str | KernelProfile) -> Kernel:
+    """Make a kernel with its CPUs, reclaim and one swap area."""
+    if ram < 1 or cpus < 1 or swap_pages < 0:
+        raise ValueError("a machine has at least one page and one CPU")
+    kernel = Kernel(ram, profile(kind) if isinstance(kind, str) else kind)
+    tlb.make_cpus(kernel, cpus)
+    kernel.reclaimer = vmscan.VmscanReclaimer()
+    if swap_pages:
+        swap.swapon(kernel, swap_pages)
+    return kernel

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A range of memory whose missing pages somebody else provides (userfaultfd(2))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rmap.mm import userfaultfd
+from rmap.mm.bits import PAGE_SIZE
+from rmap.model.errors import check
+
+if TYPE_CHECKING:
+    from rmap.model.process import Process
+
+#: What a handler gets: the process that faulted and the page's address.
+Handler = Callable[["Process", int], "bytes | None"]
+
+
+class Userfault:
+    """A registered range; made by `Process.userfaultfd`. `faults` are the addresses asked for."""
+
+    def __init__(
+        self, process: Process, address: int, length: int, mode: str, handler: Handler | None
+    ) -> None:
+        if mode != "missing":
+            raise ValueError(f"userfaultfd knows no mode {mode!r}, only missing")
+        self.process = process
+        self.handler = handler
+        self.faults: list[int] = []
+        with process.machine.running(process) as k:
+            check(
+                userfaultfd.userfaultfd_register(k, process.mm, address, length, self),
+                f"userfaultfd at {address:#x}",
+            )
+
+    def copy(self, address: int, data: bytes) -> None:
+        """Put a page there that begins with `data` (UFFDIO_COPY). Raises `SyscallError`."""
+        if len(data) > PAGE_SIZE:
+            raise ValueError(f"{len(data)} bytes are more than a page")
+        with self.process.machine.running(self.process) as k:
+            check(
+                userfaultfd.mcopy_atomic(k, self.process.mm, address, data),
+                f"UFFDIO_COPY at {address:#x}",
+            )
+
+    def zeropage(self, address: int) -> None:
+        """Put the zero page there (UFFDIO_ZEROPAGE). Raises `SyscallError`."""
+        with self.process.machine.running(self.process) as k:
+            check(
+                userfaultfd.mfill_zeropage(k, self.process.mm, address),
+                f"UFFDIO_ZEROPAGE at {address:#x}",
+            )
+
+    def unregister(self, address: int, length: int) -> None:
+        """Let a range be filled with zeroed pages again. Raises `SyscallError`."""
+        with self.process.machine.running(self.process) as k:
+            check(
+                userfaultfd.userfaultfd_unregister(k, self.process.mm, address, length),
+                f"userfaultfd at {address:#x}",
+            )
