@@ -83,6 +83,8 @@ cdef class Mm:
     cdef public i32 mm_users
     cdef public flag on_mmlist
     cdef public flag tlb_flush_batched
+    cdef public i32 tlb_flush_pending
+    cdef public u64 tlb_gen
     cdef public u64 cpu_bitmap
     cdef public u64 start_brk, brk
     cdef public u64 def_flags
@@ -101,12 +103,15 @@ cdef class MemCgroup:
     cdef public i64[::1] stat
     cdef public i32 moving_account
     cdef public SpinLock move_lock
+    cdef public Context move_lock_task
 
 cdef class LruVec:
     cdef public MemCgroup memcg
     cdef public u32[::1] head
     cdef public u32[::1] tail
     cdef public i64[::1] size
+    cdef public i64[::1] recent_scanned
+    cdef public i64[::1] recent_rotated
 
 cdef class TlbBatch:
     cdef public u64 cpumask
@@ -132,6 +137,11 @@ cdef class SwapInfo:
     cdef public AddressSpace address_space
     cdef public SpinLock lock
     cdef public dict continuation
+    cdef public dict continuation_pages
+    cdef public u16[::1] swap_cgroup
+    cdef public i32 prio
+    cdef public flag deferred
+    cdef public list pending
 
 cdef class Reclaimer:
     cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1
@@ -157,8 +167,10 @@ cdef class Kernel:
     cdef public u64 free_head
     cdef public u64 free_next
     cdef public i64 nr_free
+    cdef public i64 watermark_high
     cdef public i64 watermark_low
     cdef public i64 watermark_min
+    cdef public flag kswapd_woken
     cdef public u64 zero_page
     cdef public dict content
     cdef public list anon_vmas

@@ -18,7 +18,7 @@ import cython
 import numpy as np
 
 if not cython.compiled:
-    from rmap.mm.bits import NR_LRU_LISTS, NR_MM_COUNTERS, NR_VM_STATS
+    from rmap.mm.bits import NR_FREE_PAGES, NR_LRU_LISTS, NR_MM_COUNTERS, NR_VM_STATS
     from rmap.mm.profile import KernelProfile
     from rmap.scalar import i32, i64, u64
     from rmap.sync.bits import (
@@ -195,6 +195,8 @@ class Mm:
         self.mm_users = 1
         self.on_mmlist = False
         self.tlb_flush_batched = False
+        self.tlb_flush_pending = 0
+        self.tlb_gen = 1
         self.cpu_bitmap = 0
         self.start_brk = 0
         self.brk = 0
@@ -210,13 +212,19 @@ class Mm:
 
 
 class LruVec:
-    """struct lruvec: the LRU lists of one memcg. Pages are linked through their lru columns."""
+    """struct lruvec: the LRU lists of one memcg. Pages are linked through their lru columns.
+
+    `recent_scanned` and `recent_rotated` are those of struct zone_reclaim_stat: for anonymous
+    memory and for files, what reclaim looked at and what of it turned out to be in use.
+    """
 
     def __init__(self, memcg: MemCgroup) -> None:
         self.memcg = memcg
         self.head = column(NR_LRU_LISTS, np.uintc)
         self.tail = column(NR_LRU_LISTS, np.uintc)
         self.size = column(NR_LRU_LISTS, np.longlong)
+        self.recent_scanned = column(2, np.longlong)
+        self.recent_rotated = column(2, np.longlong)
 
 
 class MemCgroup:
@@ -232,6 +240,7 @@ class MemCgroup:
         self.stat = column(NR_VM_STATS, np.longlong)
         self.moving_account = 0
         self.move_lock = SpinLock(RANK_MEMCG_MOVE, ident)
+        self.move_lock_task: Context | None = None
 
     def __repr__(self) -> str:
         return f"<memcg {self.name}>"
@@ -261,6 +270,11 @@ class SwapInfo:
 
     `swap_map` has a byte a slot (count and SWAP_HAS_CACHE), `cache` the page of the swap cache
     for each slot (0 none), `slots` the contents that were written out (slot to `bytes`).
+    `swap_cgroup` is whose memory a slot holds: the number of its memcg plus one. `continuation`
+    holds what does not fit into the bytes of `swap_map` (slot to carry), `continuation_pages` the
+    pages which that takes. The device: `stable_writes` forbids changing a page that is being
+    written, `synchronous` makes faults bypass the swap cache, and with `deferred` writes are
+    finished only by `end_swap_writes`, their pages waiting in `pending`.
     """
 
     def __init__(self, type: i32, pages: i64) -> None:
@@ -277,6 +291,11 @@ class SwapInfo:
         self.address_space: AddressSpace = None
         self.lock = SpinLock(RANK_SWAP, type + 1)
         self.continuation = {}
+        self.continuation_pages = {}
+        self.swap_cgroup = column(pages, np.ushort)
+        self.prio = -1
+        self.deferred = False
+        self.pending = []
 
 
 class Reclaimer:
@@ -308,11 +327,14 @@ class Kernel:
         self._make_pages(nr_pages + 1)
         self._make_tables()
         self.vm_stat = column(NR_VM_STATS, np.longlong)
+        self.vm_stat[NR_FREE_PAGES] = nr_pages
         self.free_head = 0
         self.free_next = 1
         self.nr_free = nr_pages
+        self.watermark_high = 0
         self.watermark_low = 0
         self.watermark_min = 0
+        self.kswapd_woken = False
         self.zero_page = 0
         self.content = {}
         self.anon_vmas: list = [None]

@@ -16,3 +16,5 @@ cdef class KernelProfile:
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake
     cdef public flag flush_batched_pending
+    cdef public flag mlock_counts
+    cdef public flag new_anon_inactive

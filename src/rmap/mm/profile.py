@@ -102,6 +102,17 @@ QUIRKS: tuple[Quirk, ...] = (
         "4.18",
         "zap, mprotect, mremap and MADV_FREE flush what reclaim left unflushed (3ea277194daa)",
     ),
+    Quirk(
+        "mlock_counts",
+        "5.18",
+        "mlock is counted per page while it is unevictable, by the VMA that maps or unmaps it, "
+        "and munlock needs no walk (cea86fe246b6, 07ca76067308)",
+    ),
+    Quirk(
+        "new_anon_inactive",
+        "5.9",
+        "new anonymous pages start on the inactive list (b518154e59aa)",
+    ),
 )
 _BY_NAME: dict[str, Quirk] = {quirk.name: quirk for quirk in QUIRKS}
 #: What each profile has on, beyond the protections of v4.18.
