@@ -25,6 +25,8 @@ HPAGE_PMD_NR = 512
 HPAGE_PMD_SIZE = 1 << 21
 TASK_SIZE = 0x7FFF_FFFF_F000
 ULONG_MAX = 0xFFFF_FFFF_FFFF_FFFF
+# What page_address_in_vma() returns for nowhere: -EFAULT as an unsigned long.
+PAGE_NOT_IN_VMA = 0xFFFF_FFFF_FFFF_FFF2
 
 # struct page flags (include/linux/page-flags.h); PG_tail, PG_huge and PG_isolated stand for what
 # the kernel tells by other means: compound_head, the destructor, and having left the LRU.
@@ -182,6 +184,11 @@ MADV_PAGEOUT = 21
 # Page faults (include/linux/mm.h).
 FAULT_FLAG_WRITE = 0x1
 FAULT_FLAG_MKWRITE = 0x2
+FAULT_FLAG_ALLOW_RETRY = 0x4
+FAULT_FLAG_RETRY_NOWAIT = 0x8
+FAULT_FLAG_TRIED = 0x20
+FAULT_FLAG_USER = 0x40
+FAULT_FLAG_REMOTE = 0x80
 FAULT_FLAG_UNSHARE = 0x400
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
@@ -195,6 +202,16 @@ VM_FAULT_RETRY = 0x400
 VM_FAULT_DONE_COW = 0x1000
 VM_FAULT_UFFD = 0x1_0000
 VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
+
+# get_user_pages() (include/linux/mm.h).
+FOLL_WRITE = 0x1
+FOLL_TOUCH = 0x2
+FOLL_GET = 0x4
+FOLL_FORCE = 0x10
+FOLL_NOWAIT = 0x20
+FOLL_POPULATE = 0x40
+FOLL_MLOCK = 0x1000
+FOLL_COW = 0x4000
 
 # enum ttu_flags (include/linux/rmap.h), and what the other calls of rmap take.
 TTU_MIGRATION = 0x1
@@ -218,6 +235,12 @@ GFP_ATOMIC = 0x4
 GFP_NOWARN = 0x8
 GFP_IO = 0x10
 GFP_HIGHUSER = 0x21
+
+# Translation caches (arch/x86/include/asm/tlbflush.h): address spaces that one CPU keeps apart,
+# pages up to which a range is flushed page by page, entries of a CPU unless told otherwise.
+TLB_NR_DYN_ASIDS = 6
+TLB_SINGLE_PAGE_FLUSH_CEILING = 33
+TLB_ENTRIES = 1024
 
 # mm_struct counters (include/linux/mm_types_task.h).
 MM_FILEPAGES = 0

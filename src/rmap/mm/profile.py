@@ -75,6 +75,13 @@ QUIRKS: tuple[Quirk, ...] = (
         "a lazily freed page with references besides its mappings is kept (6c8e2a256915)",
     ),
     Quirk(
+        "clear_young_keeps_tlb",
+        "",
+        "clearing a PTE's accessed bit flushes nothing, as on x86 (b13b1d2d8692): a CPU that still "
+        "holds the entry does not set the bit again. Off, the generic version flushes, so that "
+        "aging does not depend on what a TLB happens to hold",
+    ),
+    Quirk(
         "mremap_flushes_under_lock",
         "4.19",
         "move_ptes() flushes the TLB before it drops the page-table locks (eb66ae030829, "
