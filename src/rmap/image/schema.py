@@ -181,6 +181,7 @@ ANON_VMAS = _table(
     _C("root", "int32", "root of its tree (itself for a root)"),
     _C("parent", "int32", "parent (itself for a root)"),
     _C("refcount", "int32", "references"),
+    _opt("handle", "uint64", "what page->mapping names it by: an address, in a model a slab slot"),
     _opt("degree", "int32", "children plus VMAs that own it (before 6.0)"),
     _opt("num_children", "int32", "since 6.0"),
     _opt("num_active_vmas", "int32", "since 6.0"),
