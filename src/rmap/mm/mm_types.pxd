@@ -172,6 +172,7 @@ cdef class Kernel:
     cdef public i64 watermark_min
     cdef public flag kswapd_woken
     cdef public u64 zero_page
+    cdef public u64 fault_around
     cdef public dict content
     cdef public list anon_vmas
     cdef public list anon_vma_free

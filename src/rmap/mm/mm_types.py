@@ -336,6 +336,7 @@ class Kernel:
         self.watermark_min = 0
         self.kswapd_woken = False
         self.zero_page = 0
+        self.fault_around = 1
         self.content = {}
         self.anon_vmas: list = [None]
         self.anon_vma_free = []

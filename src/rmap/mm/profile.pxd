@@ -19,3 +19,4 @@ cdef class KernelProfile:
     cdef public flag flush_batched_pending
     cdef public flag mlock_counts
     cdef public flag new_anon_inactive
+    cdef public flag anon_exclusive

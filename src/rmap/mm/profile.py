@@ -120,6 +120,13 @@ QUIRKS: tuple[Quirk, ...] = (
         "5.9",
         "new anonymous pages start on the inactive list (b518154e59aa)",
     ),
+    Quirk(
+        "anon_exclusive",
+        "5.19",
+        "PG_anon_exclusive says that an anonymous page is one process's alone: a write fault reuses "
+        "it at once, and any other page only if the entry holds its one reference (6c287605fd56; "
+        "reuse by references instead of map and swap counts since 5.18, 53a05ad9f21d)",
+    ),
 )
 _BY_NAME: dict[str, Quirk] = {quirk.name: quirk for quirk in QUIRKS}
 #: What each profile has on, beyond the protections of v4.18.

@@ -57,6 +57,7 @@ FIELD_TLB = 41
 FIELD_TLB_BATCHED = 42
 FIELD_SWAP_MAP = 43
 FIELD_CONTENT = 44
+FIELD_USERFAULT = 45
 
 NAMES = {
     RANK_INODE: "inode->i_mutex",
@@ -88,5 +89,6 @@ NAMES = {
     FIELD_TLB_BATCHED: "mm->tlb_flush_batched",
     FIELD_SWAP_MAP: "swap_map",
     FIELD_CONTENT: "content",
+    FIELD_USERFAULT: "userfault",
 }
 NESTABLE = frozenset({RANK_MMAP_SEM, RANK_PTL, RANK_PAGE_LOCK})
