@@ -39,7 +39,8 @@ def load(path: Path) -> list[Program]:
     Each object has ``program`` and ``result``, and may have ``name`` and ``tags``.
     Raises ``ValueError`` naming the file and the line of what is no such object.
     """
-    text = lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
+    packed = path.read_bytes()
+    text = (lzma.decompress(packed) if path.suffix == ".xz" else packed).decode()
     try:
         objects = [json.loads(text)]
     except json.JSONDecodeError:

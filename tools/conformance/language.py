@@ -25,8 +25,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rmap.mm import bits
-
 #: Pages from one region to the next, where a program does not say.
 STRIDE = 128
 #: Every named file has this many pages, all holes at the start.
@@ -34,18 +32,18 @@ FILE_PAGES = 128
 
 KINDS = ("anon", "shared", "file", "fileprivate")
 PROTECTIONS = ("none", "r", "rw")
-ADVICE: dict[str, int] = {
-    "dontneed": bits.MADV_DONTNEED,
-    "free": bits.MADV_FREE,
-    "dontfork": bits.MADV_DONTFORK,
-    "dofork": bits.MADV_DOFORK,
-    "wipeonfork": bits.MADV_WIPEONFORK,
-    "keeponfork": bits.MADV_KEEPONFORK,
-    "mergeable": bits.MADV_MERGEABLE,
-    "unmergeable": bits.MADV_UNMERGEABLE,
-    "hugepage": bits.MADV_HUGEPAGE,
-    "nohugepage": bits.MADV_NOHUGEPAGE,
-}
+ADVICE = (
+    "dontneed",
+    "free",
+    "dontfork",
+    "dofork",
+    "wipeonfork",
+    "keeponfork",
+    "mergeable",
+    "unmergeable",
+    "hugepage",
+    "nohugepage",
+)
 
 
 class LanguageError(ValueError):
@@ -113,7 +111,7 @@ def _operation(number: int, words: list[str], regions: dict[str, int]) -> Operat
         protection = _one_of(rest[4], PROTECTIONS)
         return Operation(number, text, name, process, page, length, protection=protection)
     if name == "madvise":
-        advice = _one_of(rest[4], tuple(ADVICE))
+        advice = _one_of(rest[4], ADVICE)
         return Operation(number, text, name, process, page, length, advice=advice)
     if name == "mremap":
         options = rest[5:]
