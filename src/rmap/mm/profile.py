@@ -123,7 +123,7 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         "anon_exclusive",
         "5.19",
-        "PG_anon_exclusive says that an anonymous page is one process's alone: a write fault reuses "
+        "PG_anon_exclusive says that an anonymous page is one process's: a write fault reuses "
         "it at once, and any other page only if the entry holds its one reference (6c287605fd56; "
         "reuse by references instead of map and swap counts since 5.18, 53a05ad9f21d)",
     ),
