@@ -14,6 +14,16 @@ cdef class KernelProfile:
     cdef public flag clear_young_keeps_tlb
     cdef public flag mremap_flushes_under_lock
     cdef public flag rmap_locks_in_mremap
+    cdef public flag mmap_fill_asks_next_first
+    cdef public flag mprotect_writes_exclusive
+    cdef public flag mprotect_writes_clean
+    cdef public flag mprotect_drops_account
+    cdef public flag mremap_dontunmap
+    cdef public flag dontunmap_unlinks_anon_vma
+    cdef public flag dontunmap_splits_source
+    cdef public flag mremap_expand_merges
+    cdef public flag mremap_drops_userfaultfd
+    cdef public flag cold_spares_shared
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake
     cdef public flag flush_batched_pending

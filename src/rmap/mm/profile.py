@@ -94,6 +94,64 @@ QUIRKS: tuple[Quirk, ...] = (
         "(need_rmap_locks, 38a76013ad80)",
     ),
     Quirk(
+        "mmap_fill_asks_next_first",
+        "6.1",
+        "a mapping between two that could both take it goes to the next one, and to the previous "
+        "one only if all three go together (mmap_region() with the maple tree; undone in 6.12)",
+    ),
+    Quirk(
+        "mprotect_writes_exclusive",
+        "6.0",
+        "mprotect() to a writable protection makes the dirty entries of exclusive anonymous pages "
+        "writable at once, with no write fault (64fe24a3e05e)",
+    ),
+    Quirk(
+        "mprotect_writes_clean",
+        "6.2",
+        "the former also for entries that are not dirty (7ea7e333842e)",
+    ),
+    Quirk(
+        "mprotect_drops_account",
+        "6.7",
+        "mprotect() to a read-only protection takes VM_ACCOUNT off an anonymous VMA that nothing "
+        "was faulted into",
+    ),
+    Quirk(
+        "mremap_dontunmap",
+        "5.7",
+        "mremap() knows MREMAP_DONTUNMAP, which leaves the old range mapped without its pages "
+        "(e346b3813067)",
+    ),
+    Quirk(
+        "dontunmap_unlinks_anon_vma",
+        "5.12",
+        "a VMA that MREMAP_DONTUNMAP moved the pages out of as a whole has no anon_vma any more "
+        "(1583aa278f14)",
+    ),
+    Quirk(
+        "dontunmap_splits_source",
+        "",
+        "MREMAP_DONTUNMAP does not merge the copy with its source, puts a source that was moved "
+        "as a whole back to the page offset of its address, and splits a locked one before it "
+        "unlocks the part that was moved; observed in 6.1.192, not in 6.12.111",
+    ),
+    Quirk(
+        "mremap_expand_merges",
+        "6.0",
+        "mremap() that grows a mapping in place merges it with the next one (ca3d76b0aa80)",
+    ),
+    Quirk(
+        "mremap_drops_userfaultfd",
+        "4.20",
+        "mremap() takes the userfaultfd off what it moved, unless that asked for remap events "
+        "(3cfd22be0ad6)",
+    ),
+    Quirk(
+        "cold_spares_shared",
+        "5.10",
+        "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",
+    ),
+    Quirk(
         "page_mapped_recheck",
         "4.18",
         "page_lock_anon_vma_read() and page_get_anon_vma() look at page_mapped() once more after "
