@@ -77,7 +77,7 @@ class PageVmaMappedWalk:
     for migration entries. `mapped`: something was found in this VMA.
     """
 
-    def __init__(self, page: u64, vma: Vma, address: u64, flags: i32 = 0) -> None:
+    def __init__(self, page: u64, vma: Vma | None, address: u64, flags: i32 = 0) -> None:
         self.start(page, vma, address, flags)
 
     def start(self, page: u64, vma: Vma, address: u64, flags: i32) -> i32:
