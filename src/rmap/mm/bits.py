@@ -99,6 +99,8 @@ SWP_PTE_OFFSET_SHIFT = 14
 SWP_TYPE_SHIFT = 57
 SWP_OFFSET_MASK = (1 << 57) - 1
 MAX_SWAPFILES = 27
+# The handle of a swap area's address_space is this and its type: none of `Kernel.mappings`.
+SWAPPER_SPACE = 1 << 32
 SWP_HWPOISON = 27
 SWP_MIGRATION_READ = 28
 SWP_MIGRATION_WRITE = 29
@@ -227,6 +229,8 @@ FOLL_NOWAIT = 0x20
 FOLL_POPULATE = 0x40
 FOLL_MLOCK = 0x1000
 FOLL_COW = 0x4000
+# What a pin adds to the references of a page since 5.7, so that fork can tell it from others.
+GUP_PIN_COUNTING_BIAS = 1 << 10
 
 # enum ttu_flags (include/linux/rmap.h), and what the other calls of rmap take.
 TTU_MIGRATION = 0x1

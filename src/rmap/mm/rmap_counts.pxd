@@ -7,11 +7,12 @@ from rmap.mm.mlock_page cimport clear_page_mlock
 from rmap.mm.mm_types cimport AnonVma, Kernel, Vma
 from rmap.mm.page cimport PageAnon, PageHead, PageHuge, PageKsm, PageLocked
 from rmap.mm.page cimport PageMlocked, PageSwapBacked, PageTransCompound, PageTransHuge
-from rmap.mm.page cimport SetPage, TestClearPage, compound_head
+from rmap.mm.page cimport ClearPage, SetPage, TestClearPage, compound_head
 from rmap.mm.page cimport compound_mapcount_add_negative, compound_mapcount_inc_and_test
 from rmap.mm.page cimport compound_mapcount_set, hpage_nr_pages
 from rmap.mm.page cimport mapcount_add_negative, mapcount_inc_and_test, mapcount_set
 from rmap.mm.page cimport mod_lruvec_page_state, mod_node_page_state, page_anon_vma, page_mapping
+from rmap.mm.page cimport page_count
 from rmap.mm.page cimport page_to_pgoff, set_page_index, set_page_mapping
 from rmap.mm.vma cimport linear_page_index
 
@@ -31,6 +32,7 @@ cdef i64 _remove_huge_file_rmap(Kernel k, u64 page) except? -1
 cdef i32 page_remove_anon_compound_rmap(Kernel k, u64 page) except -1
 cpdef i32 page_remove_rmap(Kernel k, u64 page, flag compound) except -1
 cpdef i32 page_dup_rmap(Kernel k, u64 page, flag compound) except -1
+cpdef i32 page_try_share_anon_rmap(Kernel k, u64 page) except? -1
 cpdef i32 deferred_split_huge_page(Kernel k, u64 page) except -1
 cdef i32 __hugepage_set_anon_rmap(
     Kernel k, u64 page, Vma vma, u64 address, flag exclusive

@@ -17,6 +17,8 @@ import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        EBUSY,
+        GUP_PIN_COUNTING_BIAS,
         HPAGE_PMD_NR,
         MAPPING_HANDLE_SHIFT,
         NR_ANON_MAPPED,
@@ -26,6 +28,7 @@ if not cython.compiled:
         PAGE_MAPPING_ANON,
         RMAP_COMPOUND,
         RMAP_EXCLUSIVE,
+        PG_anon_exclusive,
         PG_double_map,
         PG_swapbacked,
     )
@@ -34,6 +37,7 @@ if not cython.compiled:
     from rmap.mm.mlock_page import clear_page_mlock
     from rmap.mm.mm_types import AnonVma, Kernel, Vma
     from rmap.mm.page import (
+        ClearPage,
         PageAnon,
         PageHead,
         PageHuge,
@@ -56,6 +60,7 @@ if not cython.compiled:
         mod_lruvec_page_state,
         mod_node_page_state,
         page_anon_vma,
+        page_count,
         page_mapping,
         page_to_pgoff,
         set_page_index,
@@ -88,6 +93,8 @@ def page_move_anon_rmap(k: Kernel, page: u64, vma: Vma) -> i32:
         BUG_PAGE("rmap.c:1007 page_move_anon_rmap: the VMA has no anon_vma", page)
     # One store: nobody may see the tag without the anon_vma, or the reverse.
     set_page_mapping(k, page, anon_mapping(anon_vma))  # L1015
+    if k.profile.anon_exclusive:
+        SetPage(k, page, PG_anon_exclusive)
     if k.tracer is not None:
         k.tracer("page_move_anon_rmap", (page, vma))
     return 0
@@ -101,6 +108,8 @@ def __page_set_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, exclusive
     anon_vma: AnonVma = vma.anon_vma
     if anon_vma is None:  # L1030
         BUG_PAGE("rmap.c:1030 __page_set_anon_rmap: the VMA has no anon_vma", page)
+    if exclusive and k.profile.anon_exclusive:
+        SetPage(k, page, PG_anon_exclusive)
     if PageAnon(k, page):  # L1032
         return 0
     if not exclusive:  # L1040
@@ -211,7 +220,7 @@ def page_add_file_rmap(k: Kernel, page: u64, compound: flag) -> i32:
             if k.debug_vm and not PageLocked(k, page):  # L1196
                 WARN_ONCE(k.warnings, "rmap.c:1196 page_add_file_rmap: the page is not locked")
             SetPage(k, compound_head(k, page) + 1, PG_double_map)
-            if PageMlocked(k, page):  # L1199
+            if PageMlocked(k, page) and not k.profile.mlock_counts:  # L1199
                 clear_page_mlock(k, compound_head(k, page))
         if not mapcount_inc_and_test(k, page):  # L1202
             nr = 0
@@ -259,7 +268,7 @@ def page_remove_file_rmap(k: Kernel, page: u64, compound: flag) -> i32:
         nr = -1
     if nr >= 0:
         mod_lruvec_page_state(k, page, NR_FILE_MAPPED, -nr)
-        if PageMlocked(k, page):  # L1246
+        if PageMlocked(k, page) and not k.profile.mlock_counts:  # L1246
             clear_page_mlock(k, page)
     unlock_page_memcg(k, page)
     return 0
@@ -299,7 +308,7 @@ def page_remove_anon_compound_rmap(k: Kernel, page: u64) -> i32:
                 nr += 1
     else:
         nr = HPAGE_PMD_NR
-    if PageMlocked(k, page):  # L1281
+    if PageMlocked(k, page) and not k.profile.mlock_counts:  # L1281
         clear_page_mlock(k, page)
     if nr:  # L1284
         mod_node_page_state(k, NR_ANON_MAPPED, -nr)
@@ -324,7 +333,7 @@ def page_remove_rmap(k: Kernel, page: u64, compound: flag) -> i32:
     if not mapcount_add_negative(k, page):  # L1306
         return 0
     mod_node_page_state(k, NR_ANON_MAPPED, -1)
-    if PageMlocked(k, page):  # L1316
+    if PageMlocked(k, page) and not k.profile.mlock_counts:  # L1316
         clear_page_mlock(k, page)
     if PageTransCompound(k, page):  # L1319
         deferred_split_huge_page(k, compound_head(k, page))
@@ -337,6 +346,17 @@ def page_dup_rmap(k: Kernel, page: u64, compound: flag) -> i32:
         compound_mapcount_inc_and_test(k, page)
     else:
         mapcount_inc_and_test(k, page)
+    return 0
+
+
+def page_try_share_anon_rmap(k: Kernel, page: u64) -> i32:
+    """Make an exclusive page one that may be shared, as its entry goes; -EBUSY if it is pinned.
+
+    include/linux/rmap.h (v5.19). The page table alone will not tell any more whose it is.
+    """
+    if page_count(k, page) >= GUP_PIN_COUNTING_BIAS:
+        return -EBUSY
+    ClearPage(k, page, PG_anon_exclusive)
     return 0
 
 
@@ -355,6 +375,8 @@ def __hugepage_set_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, exclu
     anon_vma: AnonVma = vma.anon_vma
     if anon_vma is None:  # L1893
         BUG_PAGE("rmap.c:1893 __hugepage_set_anon_rmap: the VMA has no anon_vma", page)
+    if exclusive and k.profile.anon_exclusive:
+        SetPage(k, page, PG_anon_exclusive)
     if PageAnon(k, page):  # L1895
         return 0
     if not exclusive:  # L1897
