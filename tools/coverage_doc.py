@@ -305,8 +305,8 @@ def document(reached: dict[str, str]) -> str:
     lines = [
         "# Every branch of mm/rmap.c",
         "",
-        "Made by `python tools/coverage_doc.py --record`; do not edit. A test runs the tests that are",
-        "named here, uncompiled and traced, and fails if one does not take the outcome it stands for.",
+        "Made by `python tools/coverage_doc.py --record`; do not edit. A test runs the tests named",
+        "here, uncompiled and traced, and fails if one does not take its outcome.",
         "",
         f"{len(functions)} functions, {len(branches)} branches with {len(outcomes)} outcomes: "
         f"{tested} are reached by a test, {later} belong to huge, merged, migrating, broken and",

@@ -20,8 +20,8 @@ from tools.conformance.execute import run
 from tools.conformance.explain import explain, shortest
 
 EPILOG = """\
-NAME is a program of the corpus, or a pattern ('hand-*'); or a file with programs and results of your
-own: JSON objects {"program": ..., "result": ...} as in the corpus, one a line.
+NAME is a program of the corpus, or a pattern ('hand-*'); or a file with programs and results of
+your own: JSON objects {"program": ..., "result": ...} as in the corpus, one a line.
 """
 
 
