@@ -60,6 +60,7 @@ cpdef i32 assert_pte_locked(Kernel k, u64 pte) except -1
 cpdef u64 ptep_get(Kernel k, u64 pte) except? 0
 cpdef i32 set_pte_at(Kernel k, Mm mm, u64 address, u64 ptep, u64 pte) except -1
 cpdef u64 ptep_get_and_clear(Kernel k, Mm mm, u64 address, u64 ptep) except? 0
+cpdef i32 ptep_set_wrprotect(Kernel k, Mm mm, u64 address, u64 ptep) except -1
 cdef u64 _descend(Kernel k, u64 entry) except? 0
 cdef u64 _descend_alloc(Kernel k, Mm mm, u64 entry) except? 0
 cdef i32 _free_level(

@@ -492,3 +492,11 @@ def ptep_get_and_clear(k: Kernel, mm: Mm, address: u64, ptep: u64) -> u64:
     pte: u64 = k.pt[ptep]
     k.pt[ptep] = 0
     return pte
+
+
+def ptep_set_wrprotect(k: Kernel, mm: Mm, address: u64, ptep: u64) -> i32:
+    """Forbid writing through an entry, in one atomic step: what the processor sets is not lost."""
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_PTE, ptep)
+    k.pt[ptep] &= ~_PAGE_RW
+    return 0

@@ -8,6 +8,8 @@ cdef class KernelProfile:
     cdef public flag separate_reuse_counters
     cdef public flag clone_reuses_only_for_fork
     cdef public flag unlink_clears_anon_vma
+    cdef public flag dup_clears_neighbours
+    cdef public flag wipeonfork_prepares_nothing
     cdef public flag warn_path_restores_pte
     cdef public flag arch_unmap_failure_frees_swap
     cdef public flag lazyfree_checks_references

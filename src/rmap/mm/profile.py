@@ -59,6 +59,18 @@ QUIRKS: tuple[Quirk, ...] = (
         "unlink_anon_vmas() leaves vma->anon_vma NULL (ee8ab1903e3d)",
     ),
     Quirk(
+        "dup_clears_neighbours",
+        "5.7",
+        "vm_area_dup() leaves vm_next and vm_prev NULL; before, the copy that fork makes still had "
+        "the neighbours of the parent's VMA (e39a4b332df3)",
+    ),
+    Quirk(
+        "wipeonfork_prepares_nothing",
+        "5.7",
+        "a VM_WIPEONFORK VMA starts without an anon_vma in the child; before, one was prepared at "
+        "once, among the parent's neighbours (93949bb21b7a)",
+    ),
+    Quirk(
         "warn_path_restores_pte",
         "",
         "try_to_unmap_one() puts the PTE back where SwapBacked and SwapCache disagree, instead of "

@@ -249,7 +249,8 @@ def vm_area_alloc(
 def vm_area_dup(k: Kernel, vma: Vma) -> Vma | None:
     """Copy a VMA, anon_vma included but with no chain, in no list or tree; ``None``: no memory.
 
-    kernel/fork.c:319 (v4.18). The reference to the file is the caller's to take.
+    kernel/fork.c:319 (v4.18). The reference to the file is the caller's to take. In v4.18 the copy
+    still points to the neighbours of the original.
     """
     if k.inject is not None and k.inject.should_fail("vma"):
         return None
@@ -258,6 +259,9 @@ def vm_area_dup(k: Kernel, vma: Vma) -> Vma | None:
     new.vm_page_prot = vma.vm_page_prot
     new.vm_file = vma.vm_file
     new.anon_vma = vma.anon_vma
+    if not k.profile.dup_clears_neighbours:
+        new.vm_next = vma.vm_next
+        new.vm_prev = vma.vm_prev
     new.vm_userfaultfd_ctx = vma.vm_userfaultfd_ctx
     new.name = vma.name
     return new
