@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every counter against a recount: of address spaces, of the node, of cgroups, of swap areas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rmap.check.recount import I64, Entries, Recount, slot_count
+from rmap.check.violation import invariant
+from rmap.mm import bits
+from rmap.mm.bits import (
+    MM_ANONPAGES,
+    MM_FILEPAGES,
+    MM_SHMEMPAGES,
+    MM_SWAPENTS,
+    NR_LRU_LISTS,
+    PAGE_SHIFT,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    SWAP_MAP_SHMEM,
+    SWP_HWPOISON,
+    VM_LOCKED,
+    PG_active,
+    PG_dirty,
+    PG_lru,
+    PG_mlocked,
+    PG_swapbacked,
+    PG_unevictable,
+    PG_writeback,
+)
+from rmap.mm.mm_types import LruVec, SwapInfo
+
+RSS = {
+    MM_FILEPAGES: "MM_FILEPAGES",
+    MM_ANONPAGES: "MM_ANONPAGES",
+    MM_SWAPENTS: "MM_SWAPENTS",
+    MM_SHMEMPAGES: "MM_SHMEMPAGES",
+}
+LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
+
+
+def _by_mm(facts: Recount, entries: Entries) -> I64:
+    return np.bincount(entries.mm, minlength=len(facts.mms))
+
+
+@invariant("rss", "the counters of an mm equal a recount of its entries (I21)")
+def rss(facts: Recount) -> Iterator[str]:
+    """I21: entries of pages, those that wait for one or are a device's, and those of swap slots."""
+    # Migration and device entries count as the page that they name; a broken page's does not.
+    other = facts.other.where(facts.other.swap_type != SWP_HWPOISON)
+    found: dict[int, I64] = {MM_SWAPENTS: _by_mm(facts, facts.swapped)}
+    backed = facts.flagged(PG_swapbacked)
+    for entries, pages in ((facts.mapped, facts.mapped.pfn), (other, other.swap_offset)):
+        anon = facts.anon[pages]
+        kinds = ((MM_ANONPAGES, anon), (MM_SHMEMPAGES, ~anon & backed[pages]),
+                 (MM_FILEPAGES, ~anon & ~backed[pages]))  # fmt: skip
+        for member, rows in kinds:
+            count = _by_mm(facts, entries.where(rows))
+            found[member] = found[member] + count if member in found else count
+    for number, mm in enumerate(facts.mms):
+        for member, name in RSS.items():
+            if mm.rss_stat[member] != found[member][number]:
+                yield (
+                    f"mm {mm.ident} ({mm.comm}): {name} {mm.rss_stat[member]}, "
+                    f"found {found[member][number]}"
+                )
+
+
+@invariant("vm-sizes", "total_vm, locked_vm and page tables of an mm equal a recount")
+def vm_sizes(facts: Recount) -> Iterator[str]:
+    """What the VMAs of an mm add up to."""
+    for number, mm in enumerate(facts.mms):
+        sizes = [((vma.vm_end - vma.vm_start) >> PAGE_SHIFT, vma) for vma in mm.vmas]
+        locked = sum(size for size, vma in sizes if vma.vm_flags & VM_LOCKED)
+        tables = sum(int((facts.table_mms[level] == number).sum()) for level in (1, 2, 3))
+        found = (sum(size for size, _ in sizes), locked, tables + 1)
+        counted = (mm.total_vm, mm.locked_vm, mm.nr_ptes)
+        if found != counted:
+            yield (
+                f"mm {mm.ident} ({mm.comm}): total_vm, locked_vm and tables "
+                f"{', '.join(map(str, counted))}, found {', '.join(map(str, found))}"
+            )
+
+
+@invariant("vmstat", "the statistics of the node equal a recount (I22, I23, I24)")
+def vmstat(facts: Recount) -> Iterator[str]:
+    """I22 to I24, and what is counted of files and swap."""
+    stat = facts.kernel.vm_stat
+    for name, found in _vmstat(facts).items():
+        if stat[getattr(bits, name)] != found:
+            yield f"{name} {stat[getattr(bits, name)]}, found {found}"
+
+
+def _vmstat(facts: Recount) -> dict[str, int]:
+    """What the statistics of the node should be."""
+    k = facts.kernel
+    mapped = facts.map_counts > 0
+    shared = [mapping for mapping in facts.mappings if mapping.shmem]
+    shmem = {page for mapping in shared for _, page in facts.pages_of(mapping)}
+    cached = np.zeros(len(mapped), np.bool_)
+    cached[list(set(facts.cached_pages) - shmem)] = True
+    return {
+        "NR_ANON_MAPPED": int((mapped & facts.anon).sum()),
+        "NR_FILE_MAPPED": int((mapped & ~facts.anon).sum()),
+        "NR_MLOCK": int(facts.flagged(PG_mlocked).sum()),
+        "NR_FILE_PAGES": len(facts.cached_pages) + len(facts.swap_cache),
+        "NR_SHMEM": len(shmem),
+        "NR_FILE_DIRTY": int((facts.flagged(PG_dirty) & cached).sum()),
+        "NR_WRITEBACK": int(facts.flagged(PG_writeback).sum()),
+        "NR_ISOLATED": 0,
+        "NR_FREE_PAGES": int(k.nr_free),
+        "NR_PAGETABLE": sum(len(rows) for rows in facts.table_rows),
+        "NR_SWAPCACHE": len(facts.swap_cache),
+    } | {
+        f"NR_{name.upper()}": sum(len(lists[number]) for _, lists in facts.lru)
+        for number, name in enumerate(LISTS)
+    }  # fmt: skip
+
+
+@invariant("mlocked", "a page that is mlocked is mapped (I24)")
+def mlocked(facts: Recount) -> Iterator[str]:
+    """PageMlocked goes with the last mapping."""
+    for page in np.flatnonzero(facts.flagged(PG_mlocked) & (facts.map_counts == 0)).tolist():
+        yield f"page {page:#x} is mlocked, and nobody maps it"
+
+
+@invariant("lru", "a page with PG_lru is on the one list that its flags and cgroup say")
+def lru(facts: Recount) -> Iterator[str]:
+    """LRU lists, by their links alone, against the flags and the sizes."""
+    k = facts.kernel
+    seen: dict[int, int] = {}
+    for lruvec, lists in facts.lru:
+        for number in range(NR_LRU_LISTS):
+            yield from _list_problems(facts, lruvec, number, lists[number], seen)
+    for page in np.flatnonzero(facts.flagged(PG_lru)).tolist():
+        if page not in seen:
+            yield f"page {page:#x} has PG_lru and is on no list"
+    for page in seen:
+        if k.pg_refcount[page] <= 0:
+            yield f"page {page:#x} is on a list and free"
+
+
+def _list_problems(
+    facts: Recount, lruvec: LruVec, number: int, pages: list[int], seen: dict[int, int]
+) -> Iterator[str]:
+    where = f"{LISTS[number]} of cgroup {lruvec.memcg.name}"
+    k = facts.kernel
+    if lruvec.size[number] != len(pages):
+        yield f"{where}: size {lruvec.size[number]}, found {len(pages)}"
+    before = 0
+    for page in pages:
+        if page in seen:
+            yield f"page {page:#x} is on two lists"
+            return
+        seen[page] = number
+        if k.pg_lru_prev[page] != before:
+            yield f"{where}: page {page:#x} is not linked back to {before:#x}"
+        before = page
+        flags = int(k.pg_flags[page])
+        if flags & PG_unevictable:
+            right = bits.LRU_UNEVICTABLE
+        else:
+            right = bits.LRU_ACTIVE * bool(flags & PG_active)
+            right += bits.LRU_FILE * (not flags & PG_swapbacked)
+        if not flags & PG_lru or right != number:
+            yield f"page {page:#x} is on {where} with flags {flags:#x}"
+        if k.pg_memcg[page] != lruvec.memcg.ident:
+            yield f"page {page:#x} is on {where} and belongs to cgroup {k.pg_memcg[page]}"
+    if lruvec.tail[number] != before:
+        yield f"{where}: its tail is {lruvec.tail[number]:#x}, not {before:#x}"
+
+
+@invariant("memcg", "a cgroup's usage and statistics equal a recount of its pages")
+def memcg(facts: Recount) -> Iterator[str]:
+    """Charges, with those of the cgroups below; file pages that are mapped, dirty or written."""
+    k = facts.kernel
+    owner = np.asarray(k.pg_memcg)
+    mapped = (facts.map_counts > 0) & ~facts.anon
+    count = np.bincount(owner, minlength=len(k.memcgs)).astype(np.int64)
+    usage = dict.fromkeys(range(len(k.memcgs)), 0)
+    for group in k.memcgs:
+        above = group
+        while above is not None and above.parent is not None:
+            usage[above.ident] += int(count[group.ident])
+            above = above.parent
+    written = facts.flagged(PG_writeback)
+    for group in k.memcgs:
+        if group.parent is not None and group.usage != usage[group.ident]:
+            yield f"cgroup {group.name}: usage {group.usage}, found {usage[group.ident]}"
+        for name, kind in (("NR_FILE_MAPPED", mapped), ("NR_WRITEBACK", written)):
+            found = int(((owner == group.ident) & kind).sum())
+            counted = group.stat[getattr(bits, name)]
+            if counted != found:
+                yield f"cgroup {group.name}: {name} {counted}, found {found}"
+
+
+@invariant("swap-count", "a slot's count is the entries that hold it, and shared memory (I20)")
+def swap_count(facts: Recount) -> Iterator[str]:
+    """I20, and the slots in use of each area."""
+    known = set(facts.slot_users) | set(facts.shmem_slots)
+    for area in facts.areas:
+        used = np.flatnonzero(np.asarray(area.swap_map))
+        used = used[np.asarray(area.swap_map)[used] != SWAP_MAP_BAD]
+        if area.inuse != len(used):
+            yield f"area {area.type}: {area.inuse} slots in use, found {len(used)}"
+        for slot in used.tolist():
+            known.discard((int(area.type), slot))
+            yield from _slot_problems(facts, area, slot)
+    for type_, slot in sorted(known):
+        yield f"slot {slot} of area {type_} is free, and entries or shared memory hold it"
+
+
+def _slot_problems(facts: Recount, area: SwapInfo, slot: int) -> Iterator[str]:
+    """Tell what is wrong with one slot that is in use."""
+    key = (int(area.type), slot)
+    entries, shmem = facts.slot_users[key], facts.shmem_slots[key]
+    byte = int(area.swap_map[slot])
+    if byte & ~SWAP_HAS_CACHE == SWAP_MAP_SHMEM:
+        counted, right = "of shared memory", not entries and shmem == 1
+    else:
+        count = slot_count(area, slot)
+        counted, right = f"count {count}", not shmem and count == entries
+    where = f"slot {slot} of area {area.type} ({counted})"
+    if not right:
+        yield f"{where}: {entries} entries hold it, and shared memory {shmem} times"
+    if bool(byte & SWAP_HAS_CACHE) != bool(area.cache[slot]):
+        yield f"{where} has SWAP_HAS_CACHE or a page in the swap cache, and not both"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is left of processes that have all exited: nothing must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from rmap.check.recount import Recount
+from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_MAP_BAD
+from rmap.mm.mm_types import Kernel
+
+
+def leftovers(kernel: Kernel, pins: Mapping[int, int] | None = None) -> list[str]:
+    """Tell what a machine without processes still holds of them, a line each.
+
+    Page caches stay, and what was pinned; anonymous memory, its anon_vmas, swap slots (but those
+    of shared memory in files that exist), page tables and VMAs in the trees of files do not.
+    """
+    return list(_leftovers(Recount(kernel, pins)))
+
+
+def _leftovers(facts: Recount) -> Iterator[str]:
+    k = facts.kernel
+    if facts.mms:
+        yield f"{len(facts.mms)} address spaces exist: {facts.mms[:4]}"
+    if facts.live_anon_vmas:
+        yield f"{len(facts.live_anon_vmas)} anon_vmas are allocated: {facts.live_anon_vmas[:4]}"
+    if len(k.pt_free) != k.pt_next - 1:
+        yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
+    kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
+    kept.add(int(k.zero_page))
+    for page in np.flatnonzero(np.asarray(k.pg_refcount)).tolist():
+        if page not in kept:
+            kind = "anonymous " if k.pg_mapping[page] & PAGE_MAPPING_ANON else ""
+            yield f"{kind}page {page:#x} has {k.pg_refcount[page]} references"
+    for area in facts.areas:
+        for slot in np.flatnonzero(np.asarray(area.swap_map)).tolist():
+            used = int(area.swap_map[slot]) != SWAP_MAP_BAD
+            if used and (int(area.type), slot) not in facts.shmem_slots:
+                yield f"slot {slot} of area {area.type} is in use ({area.swap_map[slot]:#x})"
+    for mapping in facts.mappings:
+        if mapping.i_mmap.rb_node is not None or mapping.i_mmap_writable:
+            yield f"VMAs are left in the i_mmap of {mapping.name}"
+    if k.mmlist:
+        yield f"mmlist holds {k.mmlist}"

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Pages: how often they are mapped and referenced, and that the reverse map leads to each mapping.
+
+The central one is `reachable` (I13, I14): an entry that maps a page lies where the page's mapping
+and index say it does. Together with the structure of the trees, which `rmap.check.topology` and
+`rmap.check.trees` check, that is: a walk over the page finds exactly the entries that map it.
+`walks` makes the walk as well, by the kernel's own search of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rmap.check.recount import I64, Recount, name_vma
+from rmap.check.violation import invariant
+from rmap.mm.bits import (
+    _PAGE_RW,
+    MAPPING_HANDLE_SHIFT,
+    PAGE_MAPPING_FLAGS,
+    PAGE_SHIFT,
+    SWAP_HAS_CACHE,
+    VM_SHARED,
+    VM_WRITE,
+    PG_buddy,
+    PG_hwpoison,
+    PG_isolated,
+    PG_locked,
+    PG_swapbacked,
+    PG_swapcache,
+)
+from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
+from rmap.mm.mm_types import IntervalNode, IntervalRoot, Vma
+from rmap.mm.page import page_private
+
+#: Of a list of pages, so many are told.
+TOLD = 4
+
+
+def _told(pages: I64) -> str:
+    more = f" and {len(pages) - TOLD} more" if len(pages) > TOLD else ""
+    return ", ".join(f"{page:#x}" for page in pages[:TOLD].tolist()) + more
+
+
+@invariant("tables", "page tables are trees of entries that lie in VMAs, and are counted")
+def tables(facts: Recount) -> Iterator[str]:
+    """Whatever a table holds lies in some VMA; a table hangs in one place; NR_PAGETABLE."""
+    yield from facts.problems
+    astray = facts.entries.where(facts.entries.vma < 0)
+    for mm, address in zip(astray.mm[:TOLD].tolist(), astray.address.tolist(), strict=False):
+        yield f"mm {facts.mms[mm].ident} has an entry at {address:#x}, outside every VMA"
+    rows = np.concatenate(facts.table_rows)
+    if len(np.unique(rows)) != len(rows):
+        yield "a page table hangs in two places"
+    free = set(facts.kernel.pt_free)
+    lost = free & set(rows.tolist())
+    if lost or len(free) != len(facts.kernel.pt_free):
+        yield f"page tables in use are on the free list, or twice on it: {sorted(lost)}"
+    if len(rows) + len(free) != facts.kernel.pt_next - 1:
+        yield f"of {facts.kernel.pt_next - 1} page tables {len(rows)} are used and {len(free)} free"
+
+
+@invariant("mapcount", "a page's _mapcount counts the entries that map it (I10)")
+def mapcount(facts: Recount) -> Iterator[str]:
+    """I10, of small pages."""
+    counted = np.asarray(facts.kernel.pg_mapcount).astype(np.int64) + 1
+    for page in np.flatnonzero(counted != facts.map_counts).tolist():
+        yield f"page {page:#x}: mapcount {counted[page]}, {facts.map_counts[page]} entries map it"
+
+
+@invariant("refcount", "a page's _refcount counts its mappings, its cache, and who pinned it (I12)")
+def refcount(facts: Recount) -> Iterator[str]:
+    """I12; exact if the pins are known."""
+    k = facts.kernel
+    found = facts.map_counts.copy()
+    for page, count in facts.cached_pages.items():
+        found[page] += count
+    for page in facts.swap_cache:
+        found[page] += 1
+    for page in [int(k.zero_page), *facts.continuation_pages]:
+        found[page] += 1
+    found[0] = 0
+    for page, count in (facts.pins or {}).items():
+        found[page] += count
+    counted = np.asarray(k.pg_refcount).astype(np.int64)
+    wrong = counted < found if facts.pins is None else counted != found
+    for page in np.flatnonzero(wrong).tolist():
+        yield f"page {page:#x}: refcount {counted[page]}, found {found[page]}"
+
+
+@invariant("reachable", "an entry lies where its page's mapping and index say (I13, I14, I17)")
+def reachable(facts: Recount) -> Iterator[str]:
+    """I13 and I14, by page and VMA."""
+    mapped = facts.mapped
+    if not len(mapped):
+        return
+    index = np.asarray(facts.kernel.pg_index)[mapped.pfn]
+    plain = facts.mapping[mapped.pfn] & np.uint32(PAGE_MAPPING_FLAGS) != PAGE_MAPPING_FLAGS
+    for row in np.flatnonzero((index != facts.mapped_pgoff) & plain & (mapped.vma >= 0)).tolist():
+        yield (
+            f"page {mapped.pfn[row]:#x} has index {index[row]:#x}, and is mapped in "
+            f"{name_vma(facts.vmas[mapped.vma[row]])} where that is {facts.mapped_pgoff[row]:#x}"
+        )
+    words = facts.mapping[mapped.pfn].astype(np.int64)
+    pairs = np.unique(np.stack((mapped.vma, words), axis=1), axis=0)
+    for number, word in pairs[pairs[:, 0] >= 0].tolist():
+        problem = _unreachable(facts, facts.vmas[number], word)
+        if problem:
+            row = int(np.flatnonzero((mapped.vma == number) & (words == word))[0])
+            where = name_vma(facts.vmas[number])
+            yield f"page {mapped.pfn[row]:#x} is mapped in {where}: {problem}"
+
+
+def _unreachable(facts: Recount, vma: Vma, word: int) -> str:
+    """Why a page with such a mapping, mapped in the VMA, is not found there by a walk."""
+    tag, handle = word & PAGE_MAPPING_FLAGS, word >> MAPPING_HANDLE_SHIFT
+    if tag == PAGE_MAPPING_FLAGS:
+        return ""
+    if tag:
+        if handle in facts.free_anon_vmas:
+            return f"its anon_vma {handle} is freed"
+        if handle not in [int(avc.anon_vma.handle) for avc in vma.anon_vma_chain]:
+            return f"its anon_vma {handle} is not on the VMA's chain"
+        return ""
+    if not word:
+        return "it has no mapping"
+    if vma.vm_file is None or int(vma.vm_file.f_mapping.handle) != handle:
+        return f"it is a page of {facts.kernel.mappings[handle].name}, which the VMA does not map"
+    return ""
+
+
+@invariant("walks", "a walk of the reverse map finds every entry that maps a page (I13, I14)")
+def walks(facts: Recount) -> Iterator[str]:
+    """Both directions of the mapping, by the kernel's own search of the trees."""
+    found: dict[int, set[tuple[int, int]]] = {}
+    mapped = facts.mapped
+    for page, number, address in zip(
+        mapped.pfn.tolist(), mapped.vma.tolist(), mapped.address.tolist(), strict=True
+    ):
+        found.setdefault(page, set()).add((number, address))
+    numbers = {id(vma): number for number, vma in enumerate(facts.vmas)}
+    for page, expected in found.items():
+        root = _root_of(facts, page)
+        if root is None:
+            continue
+        index = int(facts.kernel.pg_index[page])
+        met = {
+            (numbers.get(id(vma), -1), vma.vm_start + ((index - vma.vm_pgoff) << PAGE_SHIFT))
+            for vma in _vmas_over(root, index)
+        }
+        missed = expected - met
+        for number, address in sorted(missed):
+            where = name_vma(facts.vmas[number]) if number >= 0 else "no VMA"
+            yield f"page {page:#x} is mapped at {address:#x} in {where}, where no walk comes"
+        if any(number < 0 for number, _ in met):
+            yield f"a walk of page {page:#x} comes to a VMA that is no mm's"
+
+
+def _root_of(facts: Recount, page: int) -> IntervalRoot | None:
+    """The tree that a walk over a page goes through."""
+    word = int(facts.mapping[page])
+    handle = word >> MAPPING_HANDLE_SHIFT
+    if word & PAGE_MAPPING_FLAGS == PAGE_MAPPING_FLAGS or not word:
+        return None
+    owner = (facts.kernel.anon_vmas if word & PAGE_MAPPING_FLAGS else facts.kernel.mappings)[handle]
+    if owner is None:
+        return None
+    return owner.rb_root if word & PAGE_MAPPING_FLAGS else owner.i_mmap
+
+
+def _vmas_over(root: IntervalRoot, index: int) -> Iterator[Vma]:
+    """VMAs in a tree that cover a page, found as the kernel finds them."""
+    node: IntervalNode | None = interval_tree_iter_first(root, index, index)
+    while node is not None:
+        yield node.vma
+        node = interval_tree_iter_next(node, index, index)
+
+
+@invariant("copy-on-write", "what several may read, none of them may write")
+def copy_on_write(facts: Recount) -> Iterator[str]:
+    """A writable entry: only in a VMA that may be written; if private, of its own page alone."""
+    writable = facts.mapped.where(facts.mapped.value & np.uint64(_PAGE_RW) != 0)
+    shared = facts.map_counts[writable.pfn] > 1
+    anon = facts.anon[writable.pfn]
+    for row in range(len(writable)):
+        vma = facts.vmas[writable.vma[row]]
+        where = f"page {writable.pfn[row]:#x} is writable in {name_vma(vma)}"
+        if not vma.vm_flags & VM_WRITE:
+            yield f"{where}, which is not"
+        elif not vma.vm_flags & VM_SHARED and not anon[row]:
+            yield f"{where}, which is private, and belongs to a file"
+        elif not vma.vm_flags & VM_SHARED and shared[row]:
+            yield f"{where}, and mapped elsewhere too"
+
+
+@invariant("swap-cache", "a page of the swap cache is swap-backed, and its slot knows it (I19)")
+def swap_cache(facts: Recount) -> Iterator[str]:
+    """I19."""
+    k = facts.kernel
+    flagged = set(np.flatnonzero(facts.flagged(PG_swapcache)).tolist())
+    for page in sorted(flagged ^ set(facts.swap_cache)):
+        yield f"page {page:#x} has PG_swapcache or is in the swap cache, and not both"
+    for page, (type_, slot) in facts.swap_cache.items():
+        if not facts.flagged(PG_swapbacked)[page]:
+            yield f"page {page:#x} is in the swap cache and not PG_swapbacked"
+        entry = int(page_private(k, page))
+        if entry != type_ << 57 | slot:
+            yield f"page {page:#x} of slot {slot} of area {type_} has private {entry:#x}"
+        if not k.swap_areas[type_].swap_map[slot] & SWAP_HAS_CACHE:
+            yield f"slot {slot} of area {type_} has page {page:#x} and not SWAP_HAS_CACHE"
+        handle = int(facts.mapping[page]) >> MAPPING_HANDLE_SHIFT
+        stale = facts.plain_anon[page] and handle in facts.free_anon_vmas
+        if stale and facts.slot_users[type_, slot]:
+            yield f"page {page:#x} of the swap cache names anon_vma {handle}, which is freed"
+
+
+@invariant("file-pages", "a page of a page cache names its file and its place in it")
+def file_pages(facts: Recount) -> Iterator[str]:
+    """page->mapping and page->index of cached pages, and nrpages."""
+    k = facts.kernel
+    for mapping in facts.mappings:
+        pages = facts.pages_of(mapping)
+        if len(pages) != mapping.nrpages:
+            yield f"{mapping.name}: nrpages {mapping.nrpages}, found {len(pages)}"
+        for index, page in pages:
+            if k.pg_mapping[page] != mapping.handle << MAPPING_HANDLE_SHIFT:
+                yield f"page {page:#x} in the cache of {mapping.name} has another mapping"
+            if k.pg_index[page] != index:
+                where = f"page {page:#x} at {index:#x} of {mapping.name}"
+                yield f"{where} has index {k.pg_index[page]:#x}"
+
+
+@invariant("free-pages", "a free page is unmapped, has no content, and is on the free list once")
+def free_pages(facts: Recount) -> Iterator[str]:
+    """The allocator's stack, and the state in which pages are freed."""
+    k = facts.kernel
+    free = np.asarray(k.pg_refcount) == 0
+    free[0] = False
+    listed: list[int] = []
+    page = int(k.free_head)
+    while page and len(listed) <= k.nr_pages:
+        listed.append(page)
+        page = int(k.pg_lru_next[page])
+    listed.extend(range(int(k.free_next), int(k.nr_pages) + 1))
+    expected = np.flatnonzero(free & ~facts.flagged(PG_hwpoison))
+    if len(listed) != len(set(listed)) or not set(expected.tolist()) <= set(listed):
+        yield f"{len(listed)} pages are on the free list, {len(expected)} have no reference"
+    for page in listed:
+        if not free[page]:
+            yield f"page {page:#x} is free and has {k.pg_refcount[page]} references"
+        elif k.pg_mapping[page] or k.pg_flags[page] & ~(PG_buddy | PG_hwpoison) or k.pg_memcg[page]:
+            yield f"page {page:#x} is free and has flags, a mapping or a cgroup"
+    if k.nr_free != len(listed):
+        yield f"{k.nr_free} pages are counted free, found {len(listed)}"
+    for page in k.content:
+        if free[page]:
+            yield f"page {page:#x} is free and has content"
+
+
+@invariant("at-rest", "no lock is held and no page isolated between operations")
+def at_rest(facts: Recount) -> Iterator[str]:
+    """Every lock of every object; PG_locked; the page-table locks."""
+    k = facts.kernel
+    for page in np.flatnonzero(facts.flagged(PG_locked | PG_isolated)).tolist():
+        yield f"page {page:#x} is locked or isolated"
+    for row in np.flatnonzero(np.asarray(k.pt_locked)).tolist():
+        yield f"page table {row} is locked"
+    for mm in facts.mms:
+        if mm.mmap_sem.count or mm.page_table_lock.locked:
+            yield f"mm {mm.ident} is locked"
+    for mapping in facts.mappings:
+        if mapping.i_mmap_rwsem.count or mapping.i_pages_lock.locked:
+            yield f"{mapping.name} is locked"
+    for av in k.anon_vmas:
+        if av is not None and av.rwsem.count:
+            yield f"anon_vma {av.handle} is locked"
+    for name in ("lru_lock", "swap_lock", "mmlist_lock", "private_lock"):
+        if getattr(k, name).locked:
+            yield f"{name} is locked"
+    for area in k.swap_areas:
+        if area.lock.locked:
+            yield f"swap area {area.type} is locked"
+    for memcg in k.memcgs:
+        if memcg.move_lock.locked:
+            yield f"the move_lock of cgroup {memcg.name} is held"
