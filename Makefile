@@ -4,15 +4,18 @@
 #   make test    all tests, with the compiled core and without
 #   make lint    ruff and mypy
 #   make bench   all benchmarks, or some: make bench BENCH="snapshot invert"
+#   make conformance   the model against what real kernels did
 #   make build   compile the core (again, where its sources changed)
 #   make clean   remove all that was built, and the virtual environment
 #
 # PYTHON=python3.12 makes the virtual environment with that Python.
 # PYTEST_ARGS="-m 'not slow'" is handed to pytest.
+# CONFORMANCE="--profile 6.1 hand-*" chooses programs and profiles.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH ?=
+CONFORMANCE ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -23,7 +26,7 @@ SAY := @printf '== %s\n'
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench build clean
+.PHONY: demo test lint bench conformance build clean
 
 # What pyproject.toml names as needed for building, into a fresh virtual environment.
 REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])
@@ -63,6 +66,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(PY) -m benchmarks $(BENCH)
+
+conformance: $(INSTALLED)
+	@$(PY) -m tools.conformance $(CONFORMANCE)
 
 demo: $(INSTALLED)
 	@RMAP=$(VENV)/bin/rmap tools/demo.sh
