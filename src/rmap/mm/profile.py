@@ -199,9 +199,39 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
 )
 _BY_NAME: dict[str, Quirk] = {quirk.name: quirk for quirk in QUIRKS}
-#: What each profile has on, beyond the protections of v4.18.
+#: What v6.1 changed that a program of the conformance corpus can tell, and what goes with it.
+_6_1 = (
+    "separate_reuse_counters",
+    "clone_reuses_only_for_fork",
+    "unlink_clears_anon_vma",
+    "dup_clears_neighbours",
+    "wipeonfork_prepares_nothing",
+    "arch_unmap_failure_frees_swap",
+    "lazyfree_checks_references",
+    "mremap_flushes_under_lock",
+    "mmap_fill_asks_next_first",
+    "mprotect_writes_exclusive",
+    "mremap_dontunmap",
+    "dontunmap_unlinks_anon_vma",
+    "dontunmap_splits_source",
+    "mremap_expand_merges",
+    "mremap_drops_userfaultfd",
+    "cold_spares_shared",
+    "mlock_counts",
+    "new_anon_inactive",
+    "anon_exclusive",
+)
+_UNDONE_IN_6_12 = ("mmap_fill_asks_next_first", "dontunmap_splits_source")
+#: What each profile has on, beyond the protections of v4.18. "6.1" is 6.1.192 and "6.12" is
+#: 6.12.111, the kernels that the conformance corpus was recorded on.
 PROFILES: dict[str, tuple[str, ...]] = {
     "4.18": (),
+    "6.1": _6_1,
+    "6.12": (
+        *(quirk for quirk in _6_1 if quirk not in _UNDONE_IN_6_12),
+        "mprotect_writes_clean",
+        "mprotect_drops_account",
+    ),
 }
 
 
