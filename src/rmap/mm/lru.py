@@ -17,7 +17,6 @@ if not cython.compiled:
     from rmap.mm.bits import (
         EBUSY,
         LRU_ACTIVE,
-        LRU_INACTIVE_ANON,
         LRU_INACTIVE_FILE,
         LRU_UNEVICTABLE,
         NR_MLOCK,
@@ -47,7 +46,7 @@ if not cython.compiled:
         PG_unevictable,
         PG_zone_device,
     )
-    from rmap.mm.bug import BUG, BUG_PAGE
+    from rmap.mm.bug import BUG_PAGE
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_inline import (
         add_page_to_lru_list,

@@ -11,8 +11,9 @@ lock. Here `mem_cgroup_try_charge` does it all, and `mem_cgroup_uncharge`, which
 calls, also cancels. What the kernel counts at commit (memory.stat's anon and file) is what is
 charged, as it is now: it is recounted when asked for, and not stored.
 
-Locks: charging a page that is on an LRU list takes k.lru_lock. `lock_page_memcg` enters an RCU section and, while charges move, takes memcg->move_lock,
-which only the i_pages locks may follow. Moving takes the page lock before it.
+Locks: charging a page that is on an LRU list takes k.lru_lock. `lock_page_memcg` enters an RCU
+section and, while charges move, takes memcg->move_lock, which only the i_pages locks may follow.
+Moving takes the page lock before it.
 """
 
 from __future__ import annotations

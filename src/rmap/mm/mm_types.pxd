@@ -140,6 +140,7 @@ cdef class SwapInfo:
     cdef public dict continuation_pages
     cdef public u16[::1] swap_cgroup
     cdef public i32 prio
+    cdef public i64 turn
     cdef public flag deferred
     cdef public list pending
 

@@ -294,6 +294,7 @@ class SwapInfo:
         self.continuation_pages = {}
         self.swap_cgroup = column(pages, np.ushort)
         self.prio = -1
+        self.turn = 0
         self.deferred = False
         self.pending = []
 

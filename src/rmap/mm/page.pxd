@@ -47,6 +47,8 @@ cpdef i32 page_count(Kernel k, u64 page) except? -1
 cpdef i32 get_page(Kernel k, u64 page) except -1
 cpdef flag get_page_unless_zero(Kernel k, u64 page) except? -1
 cpdef flag put_page_testzero(Kernel k, u64 page) except? -1
+cpdef i32 page_ref_add(Kernel k, u64 page, i32 count) except -1
+cpdef i32 page_ref_sub(Kernel k, u64 page, i32 count) except -1
 cpdef flag page_ref_freeze(Kernel k, u64 page, i32 count) except? -1
 cpdef i32 page_ref_unfreeze(Kernel k, u64 page, i32 count) except -1
 cpdef u32 page_mapping_word(Kernel k, u64 page) except? 0

@@ -405,6 +405,24 @@ def put_page_testzero(k: Kernel, page: u64) -> flag:
     return k.pg_refcount[head] == 0
 
 
+def page_ref_add(k: Kernel, page: u64, count: i32) -> i32:
+    """Take `count` references; the page must have one already."""
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, page)
+    k.pg_refcount[page] += count
+    return 0
+
+
+def page_ref_sub(k: Kernel, page: u64, count: i32) -> i32:
+    """Drop `count` references of several; the last one must go by `put_page`."""
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, page)
+    if k.pg_refcount[page] <= count:
+        BUG_PAGE("page_ref.h:104 page_ref_sub of references that the page does not have", page)
+    k.pg_refcount[page] -= count
+    return 0
+
+
 def page_ref_freeze(k: Kernel, page: u64, count: i32) -> flag:
     """If the page has exactly `count` references, make it 0, so that nobody can take another."""
     if sched.exploring:

@@ -2,12 +2,12 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
 """The page allocator: free pages, watermarks, what a freed page is checked for (mm/page_alloc.c).
 
-Free pages are a stack through their lru words, so that the page freed last is taken first, as from
-the per-CPU lists; pages that were never used lie beyond ``Kernel.free_next``. There is one zone, and
-no buddy system: a run of pages comes from the unused region, or is looked for.
+Free pages are a stack through their lru words, so that the page freed last is taken first, as
+from the per-CPU lists; pages that were never used lie beyond ``Kernel.free_next``. There is one
+zone, and no buddy system: a run of pages comes from the unused region, or is looked for.
 
-A free page keeps its content until it is taken, except that the model drops it to save memory.
-No lock is taken here; what is reclaimed on behalf of an allocation takes what `rmap.mm.vmscan` says.
+No lock is taken here. What is reclaimed on behalf of an allocation takes the locks that
+`rmap.mm.vmscan` names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        ALLOCSTALL,
         GFP_ATOMIC,
         GFP_KERNEL,
         MAX_RECLAIM_RETRIES,

@@ -16,6 +16,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         NR_FILE_DIRTY,
         NR_WRITEBACK,
+        SWAPPER_SPACE,
         PG_dirty,
         PG_reclaim,
         PG_uptodate,
@@ -46,9 +47,7 @@ if not cython.compiled:
 
 def mapping_cap_account_dirty(k: Kernel, mapping: AddressSpace) -> flag:
     """Whether dirty pages of the mapping are counted: those of shmem and of swap are not."""
-    if mapping.shmem:
-        return False
-    return mapping.host is not None
+    return not mapping.shmem and mapping.handle < SWAPPER_SPACE
 
 
 def set_page_dirty(k: Kernel, page: u64) -> flag:
