@@ -142,6 +142,14 @@ class Vma:
         self.process.pte(address, pfn, order=order, flags=flags)
         return self
 
+    def hang(self, *chain: int, own: bool = True) -> Vma:
+        """Put the VMA on anon_vmas, newest first; the first is its own unless ``own`` is false."""
+        self.row["anon_vma"] = chain[0] if own else -1
+        self.process.world.chains += [
+            (self.row, anon_vma, position) for position, anon_vma in enumerate(chain)
+        ]
+        return self
+
     def swap(self, address: int, *offsets: int) -> Vma:
         """Put swap entries, one after the other."""
         for number, offset in enumerate(offsets):
@@ -162,6 +170,9 @@ class World:
     frames: dict[int, Row] = field(default_factory=dict)
     files: list[Row] = field(default_factory=list)
     swap_slots: list[Row] = field(default_factory=list)
+    anon_vmas: list[Row] = field(default_factory=list)
+    #: (row of the VMA, anon_vma, place in the VMA's chain)
+    chains: list[tuple[Row, int, int]] = field(default_factory=list)
 
     def process(self, pid: int, comm: str = "", *, ppid: int = 1, uid: int = 1000,
                 cgroup: str = "/", status: str = "ok", **counters: int) -> Process:  # fmt: skip
@@ -189,6 +200,16 @@ class World:
         )  # fmt: skip
         return number
 
+    def anon_vma(self, parent: int | None = None, *, refcount: int = 1, degree: int = 1) -> int:
+        """Add an anon_vma, a root unless it has a parent; its number is one more than its id."""
+        number = len(self.anon_vmas)
+        above = number if parent is None else parent
+        root = number if parent is None else self.anon_vmas[parent]["root"]
+        self.anon_vmas.append({"anon_vma": number, "root": root, "parent": above,
+                               "handle": number + 1, "refcount": refcount,
+                               "degree": degree})  # fmt: skip
+        return number
+
     def pages(self, pfn: int, count: int = 1, flags: int = ANON, *, mapcount: int | None = None,
               changed: bool = False, **more: int) -> None:  # fmt: skip
         """Describe pages; without ``mapcount`` the kernel counts what the page tables say."""
@@ -214,17 +235,34 @@ class World:
             "ram": [{"start_pfn": start, "end_pfn": end} for start, end in self.ram],
             "processes": sorted(self.processes, key=lambda row: row["pid"]),
             "mms": self.mms,
-            "vmas": [{"vma": number, **row} for number, row in enumerate(vmas)],
+            "vmas": [self._vma_row(number, row) for number, row in enumerate(vmas)],
             "ptes": [self.ptes[key] for key in sorted(self.ptes)],
             "pages": self._page_rows(scope),
             "files": self.files,
             "swap_slots": self.swap_slots,
+            "anon_vmas": self.anon_vmas,
+            "anon_vma_chains": self._edges(vmas),
         }
         tables = {name: Table.from_rows(TABLES[name], listed) for name, listed in rows.items()}
         image = MemoryImage(tables)
         if validate:
             validate_image(image, "the image of this test")
         return image
+
+    def _vma_row(self, number: int, row: Row) -> Row:
+        return {"vma": number, **({"anon_vma": -1} if self.anon_vmas else {}), **row}
+
+    def _edges(self, vmas: list[Row]) -> list[Row]:
+        """Chains as they were told; a tree is in the order of its VMAs' first pages."""
+        places = {id(row): number for number, row in enumerate(vmas)}
+        told = sorted(self.chains, key=lambda edge: edge[0]["pgoff"])
+        counts: dict[int, int] = {}
+        edges = []
+        for row, anon_vma, position in told:
+            edges.append({"vma": places[id(row)], "anon_vma": anon_vma, "chain_position": position,
+                          "tree_position": counts.get(anon_vma, 0)})  # fmt: skip
+            counts[anon_vma] = counts.get(anon_vma, 0) + 1
+        return edges
 
     def _page_rows(self, scope: str) -> list[Row]:
         frames = dict(self.frames)
@@ -238,7 +276,7 @@ class World:
         counts = counted(self.ptes.values())
         rows = [frames[pfn] for pfn in sorted(frames)]
         optional = {name for row in rows for name in row} - {"pfn", "flags", "mapcount", "changed"}
-        unknown = dict.fromkeys(sorted(optional), -1)
+        unknown = {name: 0 if name in ("mapping", "index") else -1 for name in sorted(optional)}
         by_tables = [row | {"mapcount": counts.get(row["pfn"], 0)} for row in rows]
         return [
             unknown | (told if row["mapcount"] is None else row)

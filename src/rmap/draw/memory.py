@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rmap.draw.heading import heading
 from rmap.draw.palette import DEGREE_COLOURS, kind_colour
-from rmap.draw.scene import Line, Rect, Scene, Text, text_width, wrap
+from rmap.draw.scene import Line, Rect, Scene, Text, text_width
 from rmap.image import MemoryImage
 from rmap.query.physmap import COLUMNS, UNKNOWN, Layer, PhysMap
 from rmap.text import human_bytes, printable, short_bytes
@@ -87,7 +88,7 @@ def draw_memory(
     xs = tuple(left + at * (panel_width + _GUTTER) for at in range(len(panels)))
     width = xs[-1] + panel_width + _axis_width(memory) * 0.7 + _MARGIN
     scene = Scene(width, 0, _title(image, memory), f"{sentence} {reading}")
-    top = _head(scene, sentence, reading)
+    top = heading(scene, sentence, reading, _MARGIN)
     ys, row_height = _rows(memory, round(top + 30))
     frame = _Frame(xs, ys, cell_width, row_height)
     for x, panel in zip(xs, panels, strict=True):
@@ -174,20 +175,6 @@ def _how_to_read(memory: PhysMap, layers: Sequence[str]) -> str:
     if "sharing" in layers:
         text += " The darker a cell in the map of sharing, the more page tables map its pages."
     return text
-
-
-def _head(scene: Scene, sentence: str, reading: str) -> float:
-    """Write title and sentences; return where they end."""
-    y = _MARGIN + 14
-    scene.add(Text(_MARGIN, y, scene.title, 19, bold=True))
-    y += 10
-    room = scene.width - 2 * _MARGIN
-    for text, size, colour in ((sentence, 15.0, "#1a1a1a"), (reading, 13.0, _SOFT)):
-        for line in wrap(text, size, room):
-            y += size * 1.4
-            scene.add(Text(_MARGIN, y, line, size, colour))
-        y += 5
-    return y + 8
 
 
 def _rows(memory: PhysMap, top: int) -> tuple[tuple[float, ...], float]:

@@ -29,6 +29,24 @@ _KIND_COLOURS = {
 #: Of the classes of `rmap.query.physmap.DEGREES`, in order.
 DEGREE_COLOURS = ("#ececec", "#b5dfae", "#6fc3b3", "#3a9fbf", "#225ea8", "#081d58")
 
+#: Of anon_vmas, in turn, each with the colour of text on it.
+ANON_VMA_COLOURS = (
+    ("#0072b2", "#ffffff"), ("#e69f00", "#1a1a1a"), ("#009e73", "#ffffff"),
+    ("#cc79a7", "#1a1a1a"), ("#332288", "#ffffff"), ("#56b4e9", "#1a1a1a"),
+    ("#d55e00", "#ffffff"), ("#999933", "#ffffff"), ("#882255", "#ffffff"),
+    ("#44aa99", "#1a1a1a"),
+)  # fmt: skip
+
+
+def tint(colour: str, share: float) -> str:
+    """Return a colour mixed with white, of which `share` (0 to 1) is the colour.
+
+    >>> tint("#0072b2", 0.2)
+    '#cce3f0'
+    """
+    parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 - (255 - part) * share):02x}" for part in parts)
+
 
 def kind_colour(name: str) -> str:
     """Return the colour of a kind of pages by its name.

@@ -7,7 +7,7 @@ import io
 from functools import cache
 from typing import TYPE_CHECKING
 
-from rmap.draw.scene import Line, Rect, Scene, Text
+from rmap.draw.scene import Circle, Line, Rect, Scene, Text
 from rmap.errors import MissingFeatureError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def to_png(scene: Scene) -> bytes:
         elif isinstance(shape, Line):
             ends = [round(v * SCALE) for v in (shape.x1, shape.y1, shape.x2, shape.y2)]
             draw.line(ends, fill=shape.colour, width=round(shape.width * SCALE))
+        elif isinstance(shape, Circle):
+            _circle(draw, shape)
         else:
             _text(draw, shape)
     out = io.BytesIO()
@@ -53,6 +55,14 @@ def _rectangle(draw: ImageDraw.ImageDraw, shape: Rect) -> None:
     if right > left and bottom > top:  # Pillow's rectangles include their last pixel
         box = (left, top, right - 1, bottom - 1)
         draw.rectangle(box, shape.fill, shape.outline or None, SCALE if shape.outline else 0)
+
+
+def _circle(draw: ImageDraw.ImageDraw, shape: Circle) -> None:
+    box = [
+        (centre + side * shape.radius) * SCALE for side in (-1, 1) for centre in (shape.x, shape.y)
+    ]
+    width = round(shape.width * SCALE) if shape.outline else 0
+    draw.ellipse(box, shape.fill, shape.outline or None, width)
 
 
 def _text(draw: ImageDraw.ImageDraw, shape: Text) -> None:

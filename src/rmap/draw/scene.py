@@ -55,7 +55,19 @@ class Text:
     mono: bool = False
 
 
-Shape = Rect | Line | Text
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """A filled circle by its centre; ``outline`` is the colour of a border inside it."""
+
+    x: float
+    y: float
+    radius: float
+    fill: str
+    outline: str = ""
+    width: float = 1.0
+
+
+Shape = Rect | Line | Text | Circle
 
 
 @dataclass(slots=True)

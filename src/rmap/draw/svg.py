@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from rmap.draw.scene import Line, Rect, Scene, Text
+from rmap.draw.scene import Circle, Line, Rect, Scene, Text
 
 _SANS = "DejaVu Sans, Verdana, Arial, sans-serif"
 _MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
@@ -43,9 +43,11 @@ def to_svg(scene: Scene) -> str:
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _add(root: ET.Element, shape: Rect | Line | Text) -> None:
+def _add(root: ET.Element, shape: Rect | Line | Text | Circle) -> None:
     if isinstance(shape, Text):
         _add_text(root, shape)
+    elif isinstance(shape, Circle):
+        _add_circle(root, shape)
     elif isinstance(shape, Line):
         ends = {"x1": shape.x1, "y1": shape.y1, "x2": shape.x2, "y2": shape.y2}
         style = {"stroke": shape.colour, "stroke-width": _number(shape.width)}
@@ -53,6 +55,16 @@ def _add(root: ET.Element, shape: Rect | Line | Text) -> None:
     else:
         inner = Rect(shape.x + 0.5, shape.y + 0.5, shape.width - 1, shape.height - 1, shape.fill)
         ET.SubElement(root, "rect", _box(inner) | {"fill": shape.fill, "stroke": shape.outline})
+
+
+def _add_circle(root: ET.Element, shape: Circle) -> None:
+    inner = shape.radius - (shape.width / 2 if shape.outline else 0)
+    style = {"cx": shape.x, "cy": shape.y, "r": inner}
+    border = (
+        {"stroke": shape.outline, "stroke-width": _number(shape.width)} if shape.outline else {}
+    )
+    numbers = {name: _number(length) for name, length in style.items()}
+    ET.SubElement(root, "circle", numbers | {"fill": shape.fill} | border)
 
 
 def _box(shape: Rect) -> dict[str, str]:

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which part of an anon_vma forest is drawn, and how things are called in it.
+
+A fork server has a thousand children whose anon_vmas are all alike. Of siblings that are leaves
+with equal counters a few are shown, the rest is counted; of what is left, the first so many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rmap.query.tree import Family, Forest, ForestNode, ForestVma, PageRun
+from rmap.text import printable
+
+#: Of siblings alike, so many are shown.
+ALIKE = 3
+#: Anon_vmas and VMAs of a family, and families, to draw unless told otherwise.
+LIMIT = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Siblings that are not shown since they are like one that is."""
+
+    parent: int
+    like: ForestNode
+    count: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The part of a family that is drawn."""
+
+    family: Family
+    nodes: tuple[ForestNode, ...]
+    folded: tuple[Folded, ...]
+    vmas: tuple[ForestVma, ...]
+    pages: tuple[PageRun, ...]
+    left_nodes: int  #: not shown for want of room
+    left_vmas: int  #: not shown, for either reason
+    left_pages: int  #: runs of pages not shown
+
+    @property
+    def shown(self) -> frozenset[int]:
+        """The anon_vmas that are drawn."""
+        return frozenset(node.anon_vma for node in self.nodes)
+
+    def folded_below(self, anon_vma: int) -> list[Folded]:
+        """What is folded among the children of an anon_vma."""
+        return [folded for folded in self.folded if folded.parent == anon_vma]
+
+
+def view(family: Family, limit: int = LIMIT) -> View:
+    """Choose what of a family is drawn: at most `limit` anon_vmas, VMAs and page runs (0: all)."""
+    most = limit or len(family.nodes) + len(family.vmas) + len(family.pages)
+    telling = {anon_vma for finding in family.findings for anon_vma in finding.anon_vmas}
+    hidden, folded = _fold(family.nodes, telling) if limit else (set(), [])
+    kept = [node for node in family.nodes if node.anon_vma not in hidden]
+    nodes = tuple(kept[:most])
+    shown = {node.anon_vma for node in nodes}
+    wanted = {vma for finding in family.findings for vma in finding.vmas}
+    rows = [vma for vma in family.vmas if _home(vma) in shown]
+    vmas = tuple(_first(rows, most, wanted))
+    visible = {vma.vma for vma in vmas}
+    pages = [run for run in family.pages if visible.intersection(run.vmas) or not run.vmas]
+    return View(
+        family, nodes, tuple(folded), vmas, tuple(pages[:most]), len(kept) - len(nodes),
+        len(family.vmas) - len(vmas), len(family.pages) - len(pages[:most]),
+    )  # fmt: skip
+
+
+def _home(vma: ForestVma) -> int:
+    """The anon_vma by which a VMA is shown or not: its own, or the first of its chain."""
+    if vma.anon_vma >= 0:
+        return vma.anon_vma
+    return vma.chain[0] if vma.chain else -1
+
+
+def _first(vmas: Sequence[ForestVma], most: int, wanted: set[int]) -> list[ForestVma]:
+    """The first so many VMAs, and any that a finding is about."""
+    return [vma for at, vma in enumerate(vmas) if at < most or vma.vma in wanted]
+
+
+def _fold(nodes: Sequence[ForestNode], telling: set[int]) -> tuple[set[int], list[Folded]]:
+    """Return the anon_vmas to hide, and a description for each group of them."""
+    groups: dict[tuple[int | None, ...], list[ForestNode]] = {}
+    for node in nodes:
+        leaf = node.depth and not node.children and not node.is_freed
+        if leaf and node.anon_vma not in telling:
+            counters = (node.refcount, node.degree, node.num_children, node.num_active_vmas)
+            alike = (node.parent, *counters, len(node.owners))
+            groups.setdefault(alike, []).append(node)
+    hidden: set[int] = set()
+    folded = []
+    for group in groups.values():
+        rest = group[ALIKE:]
+        if len(rest) > 1:
+            hidden.update(node.anon_vma for node in rest)
+            pages = sum(node.pages for node in rest)
+            folded.append(Folded(group[0].parent, group[0], len(rest), pages))
+    return hidden, folded
+
+
+def short_name(name: str) -> str:
+    """Return a VMA's name as it stands in a drawing.
+
+    >>> short_name("[anon:heap]"), short_name("/usr/lib/libc.so.6"), short_name("[stack]")
+    ('heap', 'libc.so.6', '[stack]')
+    """
+    if name.startswith("[anon:") and name.endswith("]"):
+        return printable(name[6:-1])
+    return printable(name.rpartition("/")[2])
+
+
+def process_name(vma: ForestVma) -> str:
+    """Return what a drawing calls the process of a VMA."""
+    return printable(vma.comm) or str(vma.pid)
+
+
+def page_place(family: Family, run: PageRun) -> str:
+    """Say which pages a run is: where they lie in a VMA with a name, else their indexes."""
+    last = run.index + run.pages - 1
+    for vma in family.vmas:
+        if vma.vma in run.vmas and vma.name:
+            first = run.index - vma.pgoff
+            span = f"{first}..{last - vma.pgoff}" if run.pages > 1 else f"{first}"
+            return f"{short_name(vma.name)}+{span}"
+    return f"{run.index:#x}..{last:#x}" if run.pages > 1 else f"{run.index:#x}"
+
+
+def counters(node: ForestNode) -> str:
+    """Return the counters of an anon_vma, those that are known."""
+    if node.is_freed:
+        return "FREED"
+    parts = [f"refcount {node.refcount}"]
+    if node.degree is not None:
+        parts.append(f"degree {node.degree}")
+    if node.num_children is not None:
+        parts.append(f"children {node.num_children}")
+    if node.num_active_vmas is not None:
+        parts.append(f"active VMAs {node.num_active_vmas}")
+    return ", ".join(parts)
+
+
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Return a number and its noun.
+
+    >>> plural(1, "page"), plural(2, "process"), plural(2, "family", "families")
+    ('1 page', '2 processes', '2 families')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {nouns or noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def describe(forest: Forest, source: str) -> str:
+    """Say in a sentence or two what a drawing of a forest shows."""
+    families = forest.families
+    if not families:
+        return f"{source} has no anon_vma: nothing private was ever written."
+    nodes = sum(len(family.nodes) for family in families)
+    vmas = sum(len(family.vmas) for family in families)
+    pids = {pid for family in families for pid in family.pids}
+    text = (
+        f"{source}: {plural(nodes, 'anon_vma')} in "
+        f"{plural(len(families), 'family', 'families')}, on which "
+        f"{plural(vmas, 'VMA')} of {plural(len(pids), 'process')} hang."
+    )
+    walked = walk_sentence(forest)
+    return f"{text} {walked}" if walked else text
+
+
+def walk_sentence(forest: Forest) -> str:
+    """Say what a reverse-map walk of the forest's pages costs."""
+    runs = [run for family in forest.families for run in family.pages]
+    pages = sum(run.pages for run in runs)
+    if not pages:
+        return ""
+    visited = sum(run.pages * run.visited for run in runs)
+    found = sum(run.pages * run.found for run in runs)
+    return (
+        f"They own {plural(pages, 'mapped page')}; a reverse-map walk of one looks at "
+        f"{visited / pages:.1f} VMAs on average and finds {found / pages:.1f} mappings."
+    )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a reverse-map walk of each page would cost: VMAs visited against VMAs that map it.
+
+`rmap_walk_anon()` (``mm/rmap.c:1767``) looks at every VMA in the interval tree of the anon_vma that
+``page->mapping`` names, if the page's index lies in the VMA's range; `rmap_walk_file()`
+(``mm/rmap.c:1819``) does the same with the file's tree. A VMA is in such a tree because it *might*
+map the page. The image has the trees, so both numbers are computed here without a walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rmap.image import MemoryImage, Table
+from rmap.image.flags import Kpf
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+#: What the pages of a `WalkCost` belong to.
+KINDS = ("anon", "file", "shmem")
+
+
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """Rows of ``pages`` that a walk can start from, and what it would meet.
+
+    Attributes
+    ----------
+    rows
+        Rows of ``image.pages``: pages that somebody maps and whose owner is known.
+    visited
+        VMAs in the owner's tree whose range covers the page's index.
+    found
+        Page-table entries that map the page.
+    """
+
+    rows: I64
+    visited: I64
+    found: I64
+
+
+@dataclass(frozen=True, slots=True)
+class WalkCost:
+    """The walks of all pages of one kind, added up; `most` is the most VMAs of one walk."""
+
+    kind: str
+    pages: int
+    visited: int
+    found: int
+    most: int
+
+
+def walks(image: MemoryImage) -> Walks:
+    """Return the cost of a walk for every page that is mapped and whose owner is known.
+
+    KSM pages, whose mapping is another structure, are not among them.
+    """
+    pages = image.pages
+    if "index" not in pages:
+        empty = np.empty(0, np.int64)
+        return Walks(empty, empty, empty)
+    found = image.reverse.count(pages["pfn"])
+    parts = list(_of_trees(image, "anon_vma", image.tables["anon_vma_chains"], found))
+    parts += list(_of_trees(image, "file", image.tables["i_mmap"], found))
+    rows = np.concatenate([part[0] for part in parts] or [np.empty(0, np.int64)])
+    visited = np.concatenate([part[1] for part in parts] or [np.empty(0, np.int64)])
+    order = np.argsort(rows, kind="stable")
+    return Walks(rows[order], visited[order], found[rows[order]])
+
+
+def _of_trees(
+    image: MemoryImage, owner: str, edges: Table, found: I64
+) -> Iterator[tuple[I64, I64]]:
+    """Yield (rows of pages, VMAs visited) for each owner of pages of one sort."""
+    pages, vmas = image.pages, image.vmas
+    if owner not in pages:
+        return
+    rows = np.flatnonzero((pages[owner] >= 0) & (found > 0))
+    rows = rows[np.argsort(pages[owner][rows], kind="stable")]
+    owners, firsts = np.unique(pages[owner][rows], return_index=True)
+    edge_order = np.argsort(edges[owner], kind="stable")
+    bounds = np.searchsorted(edges[owner][edge_order], [owners, owners + 1])
+    length = (vmas["end"] - vmas["start"]) // np.uint64(image.page_size)
+    for at, group in enumerate(np.split(rows, firsts[1:]) if len(rows) else []):
+        tree = edges["vma"][edge_order[bounds[0, at] : bounds[1, at]]]
+        start = np.sort(vmas["pgoff"][tree])
+        end = np.sort(vmas["pgoff"][tree] + length[tree])
+        index = pages["index"][group]
+        visited = np.searchsorted(start, index, side="right") - np.searchsorted(
+            end, index, side="right"
+        )
+        yield group, visited.astype(np.int64)
+
+
+def walk_costs(image: MemoryImage) -> list[WalkCost]:
+    """Add up the walks of an image by kind of page; kinds without pages are left out."""
+    all_walks = walks(image)
+    flags = image.pages["flags"][all_walks.rows]
+    kind = np.where(flags & np.uint64(Kpf.SWAPBACKED), 2, 1)
+    kind[(flags & np.uint64(Kpf.ANON)) != 0] = 0
+    costs = []
+    for number, name in enumerate(KINDS):
+        chosen = kind == number
+        if chosen.any():
+            visited, found = all_walks.visited[chosen], all_walks.found[chosen]
+            costs.append(
+                WalkCost(name, int(chosen.sum()), int(visited.sum()), int(found.sum()),
+                         int(visited.max()))
+            )  # fmt: skip
+    return costs
