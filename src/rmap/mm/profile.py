@@ -87,6 +87,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "a lazily freed page with references besides its mappings is kept (6c8e2a256915)",
     ),
     Quirk(
+        "device_private_subpage",
+        "5.3",
+        "try_to_unmap_one() takes a device-private page itself for what its entry maps, and not a "
+        "page frame number read out of a swap entry",
+    ),
+    Quirk(
         "clear_young_keeps_tlb",
         "",
         "clearing a PTE's accessed bit flushes nothing, as on x86 (b13b1d2d8692): a CPU that still "
@@ -243,6 +249,10 @@ class KernelProfile:
         self.reuse_rule = None
         for quirk in QUIRKS:
             setattr(self, quirk.name, quirk.name in on)
+
+    def __getattr__(self, name: str) -> bool:
+        """Called for what is no quirk. Raises `AttributeError`."""
+        raise AttributeError(f"no quirk {name!r}")
 
     def __repr__(self) -> str:
         return f"profile({self.name!r})"

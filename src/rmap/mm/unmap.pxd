@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from rmap.mm.bits cimport *
+from rmap.sync.bits cimport *
+from rmap.scalar cimport flag, i32, i64, u64
+from rmap.sync.core cimport assert_held
+from rmap.mm.anon_vma cimport page_lock_anon_vma_read
+from rmap.mm.bug cimport BUG_PAGE, WARN_ONCE
+from rmap.mm.lru cimport put_page
+from rmap.mm.mlock_page cimport mlock_vma_page, mlock_vma_page_counted, munlock_vma_page_counted
+from rmap.mm.mm_types cimport AnonVma, Kernel, Mm, Vma
+from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
+from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
+from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_only_end
+from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
+from rmap.mm.mmu_notifier cimport ptep_clear_flush_young_notify
+from rmap.mm.page cimport PageAnon, PageCompound, PageDirty, PageDoubleMap, PageFlag, PageHWPoison
+from rmap.mm.page cimport PageHuge, PageKsm, PageLRU, PageLocked, PageSwapBacked, PageSwapCache
+from rmap.mm.page cimport PageTransCompound, SetPage, compound_head, compound_order
+from rmap.mm.page cimport get_page_unless_zero, is_device_private_page, is_zone_device_page
+from rmap.mm.page cimport page_count, page_mapcount, page_mapped, page_private, total_mapcount
+from rmap.mm.page cimport trylock_page, unlock_page
+from rmap.mm.page_dirty cimport set_page_dirty
+from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
+from rmap.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_done
+from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_dirty, pte_pfn, pte_soft_dirty
+from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_unused, pte_write
+from rmap.mm.pgtable cimport ptep_get, ptep_get_and_clear, set_pte_at, swp_entry, swp_entry_to_pte
+from rmap.mm.rmap_counts cimport page_remove_rmap, page_try_share_anon_rmap
+from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
+from rmap.mm.swap_slots cimport swap_duplicate, swap_free
+from rmap.mm.tlb cimport pmdp_invalidate, ptep_clear_flush
+from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush, try_to_unmap_flush
+from rmap.mm.vma cimport dec_mm_counter, inc_mm_counter, is_vma_temporary_stack
+from rmap.mm.vma cimport mm_counter, mm_counter_file, update_hiwater_rss, userfaultfd_armed
+
+cdef class TryToUnmapControl(RmapWalkControl):
+    cdef public i32 flags
+    cdef public flag skip_temporary_stacks
+    cdef PageVmaMappedWalk pvmw
+
+cdef class TryToMunlockControl(TryToUnmapControl):
+    pass
+
+cpdef flag try_to_unmap_one(
+    Kernel k, u64 page, Vma vma, u64 address, TryToUnmapControl rwc
+) except? -1
+cdef flag _unmap_entry(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, Vma vma, i32 flags
+) except? -1
+cdef flag _mlock_refuses(Kernel k, u64 page, Vma vma) except? -1
+cdef flag _replace_entry(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, u64 subpage, Vma vma, u64 pteval, i32 flags
+) except? -1
+cdef i32 _leave_poison(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, u64 subpage, Mm mm
+) except -1
+cdef flag _leave_migration(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, u64 subpage, Vma vma, u64 pteval
+) except? -1
+cdef flag _leave_swap(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, u64 subpage, Vma vma, u64 pteval
+) except? -1
+cdef flag _drop_lazyfree(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, Mm mm, u64 pteval
+) except? -1
+cdef i32 _remember_swapped(Kernel k, Mm mm) except -1
+cdef i32 _discard(Kernel k, u64 page, u64 subpage, Vma vma) except -1
+cdef flag _migrate_device_entry(
+    Kernel k, PageVmaMappedWalk pvmw, u64 page, Vma vma
+) except? -1
+cpdef i32 arch_unmap_one(Kernel k, Mm mm, Vma vma, u64 address, u64 pte) except? -1
+cpdef u64 make_migration_entry(Kernel k, u64 page, flag write) except? 0
+cpdef u64 make_hwpoison_entry(Kernel k, u64 page) except? 0
+cpdef i32 set_pmd_migration_entry(Kernel k, PageVmaMappedWalk pvmw, u64 page) except -1
+cpdef i32 split_huge_pmd_address(
+    Kernel k, Vma vma, u64 address, flag freeze, u64 page
+) except -1
+
+cpdef flag try_to_unmap(Kernel k, u64 page, i32 flags) except? -1
+cdef flag _try_to_unmap(Kernel k, u64 page, TryToUnmapControl rwc) except? -1
+cpdef i32 try_to_munlock(Kernel k, u64 page) except -1
+cpdef i64 try_to_unmap_range(Kernel k, const u64[::1] pages, i32 flags) except? -1
