@@ -205,39 +205,35 @@ QUIRKS: tuple[Quirk, ...] = (
     ),
 )
 _BY_NAME: dict[str, Quirk] = {quirk.name: quirk for quirk in QUIRKS}
-#: What v6.1 changed that a program of the conformance corpus can tell, and what goes with it.
-_6_1 = (
-    "separate_reuse_counters",
-    "clone_reuses_only_for_fork",
-    "unlink_clears_anon_vma",
-    "dup_clears_neighbours",
-    "wipeonfork_prepares_nothing",
-    "arch_unmap_failure_frees_swap",
-    "lazyfree_checks_references",
-    "mremap_flushes_under_lock",
-    "mmap_fill_asks_next_first",
-    "mprotect_writes_exclusive",
-    "mremap_dontunmap",
-    "dontunmap_unlinks_anon_vma",
-    "dontunmap_splits_source",
-    "mremap_expand_merges",
-    "mremap_drops_userfaultfd",
-    "cold_spares_shared",
-    "mlock_counts",
-    "new_anon_inactive",
-    "anon_exclusive",
-)
-_UNDONE_IN_6_12 = ("mmap_fill_asks_next_first", "dontunmap_splits_source")
-#: What each profile has on, beyond the protections of v4.18. "6.1" is 6.1.192 and "6.12" is
-#: 6.12.111, the kernels that the conformance corpus was recorded on.
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """A release as numbers, to compare."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def _until(version: str) -> tuple[str, ...]:
+    """The quirks that came after v4.18, up to a release."""
+    later: list[str] = []
+    for quirk in QUIRKS:
+        if quirk.since and _release("4.18") < _release(quirk.since) <= _release(version):
+            later.append(quirk.name)
+    return tuple(later)
+
+
+def _without(quirks: tuple[str, ...], undone: str) -> tuple[str, ...]:
+    """Quirks but for one that a release took back."""
+    at: int = quirks.index(undone)
+    return quirks[:at] + quirks[at + 1 :]
+
+
+#: What each profile has on, beyond the protections of v4.18: what has come until its release.
+#: "6.1" and "6.12" are the kernels that the conformance corpus was recorded on, 6.1.192 with its
+#: later fixes and 6.12.111 without them.
 PROFILES: dict[str, tuple[str, ...]] = {
     "4.18": (),
-    "6.1": _6_1,
-    "6.12": (
-        *(quirk for quirk in _6_1 if quirk not in _UNDONE_IN_6_12),
-        "mprotect_writes_clean",
-        "mprotect_drops_account",
-    ),
+    "6.1": (*_until("6.1"), "dontunmap_splits_source"),
+    "6.12": _without(_until("6.12"), "mmap_fill_asks_next_first"),
 }
 
 
