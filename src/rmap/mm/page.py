@@ -49,7 +49,6 @@ if not cython.compiled:
         FIELD_MAPPING,
         FIELD_PAGE_FLAGS,
         FIELD_REFCOUNT,
-        OP_ACQUIRE,
         OP_READ,
         OP_RELEASE,
         OP_RMW,
@@ -546,9 +545,7 @@ def _page_unlocked(k: Kernel, head: u64) -> bool:
 def lock_page(k: Kernel, page: u64) -> i32:
     """Take PG_locked of the head, waiting for its holder."""
     head: u64 = compound_head(k, page)
-    if sched.exploring:
-        sched_point(OP_ACQUIRE, RANK_PAGE_LOCK, head)
-    while k.pg_flags[head] & PG_locked:
+    if sched.exploring or k.pg_flags[head] & PG_locked:
         wait_until(RANK_PAGE_LOCK, head, partial(_page_unlocked, k, head))
     k.pg_flags[head] |= PG_locked
     if sched.checking:

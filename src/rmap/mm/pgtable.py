@@ -54,7 +54,6 @@ if not cython.compiled:
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import (
         FIELD_PTE,
-        OP_ACQUIRE,
         OP_READ,
         OP_RELEASE,
         OP_RMW,
@@ -431,9 +430,7 @@ def _table_unlocked(k: Kernel, row: u64) -> bool:
 def pte_lock(k: Kernel, pte: u64) -> i32:
     """spin_lock(ptl) of the table that the entry is in."""
     row: u64 = pte // PTRS_PER_PTE
-    if sched.exploring:
-        sched_point(OP_ACQUIRE, RANK_PTL, row)
-    while k.pt_locked[row]:
+    if sched.exploring or k.pt_locked[row]:
         wait_until(RANK_PTL, row, partial(_table_unlocked, k, row))
     k.pt_locked[row] = 1
     if sched.checking:

@@ -72,9 +72,10 @@ def sched_point(op: i32, kind: i32, ident: u64) -> i32:
 
 
 def wait_until(kind: i32, ident: u64, free: object) -> i32:
-    """Wait until `free()`; alone on the machine nobody would ever end the wait.
+    """Go on when `free()`: at once, if an explorer finds it so, or when others have made it so.
 
-    Raises `Deadlock` if no explorer runs other CPUs.
+    One point of scheduling, at which the lock can be had when it is left. Raises `Deadlock` if no
+    explorer runs other CPUs: alone on the machine nobody would ever end the wait.
     """
     if sched.exploring:
         sched.switch(OP_ACQUIRE, kind, ident, free)

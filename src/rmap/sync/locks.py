@@ -15,7 +15,6 @@ if not cython.compiled:
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import (
         ANY_MODE,
-        OP_ACQUIRE,
         OP_READ,
         OP_RELEASE,
         OP_TRY,
@@ -54,9 +53,7 @@ class RwSem:
 
     def down_read(self) -> i32:
         """Take it for read, waiting for a writer to leave."""
-        if sched.exploring:
-            sched_point(OP_ACQUIRE, self.rank, self.ident)
-        while self.count < 0:
+        if sched.exploring or self.count < 0:
             wait_until(self.rank, self.ident, self.free_for_read)
         self.count += 1
         if sched.checking:
@@ -85,9 +82,7 @@ class RwSem:
 
     def down_write(self) -> i32:
         """Take it for write, waiting until nobody has it."""
-        if sched.exploring:
-            sched_point(OP_ACQUIRE, self.rank, self.ident)
-        while self.count != 0:
+        if sched.exploring or self.count != 0:
             wait_until(self.rank, self.ident, self.free_for_write)
         self.count = -1
         if sched.checking:
@@ -153,9 +148,7 @@ class SpinLock:
 
     def lock(self) -> i32:
         """Take it, waiting for its holder."""
-        if sched.exploring:
-            sched_point(OP_ACQUIRE, self.rank, self.ident)
-        while self.locked:
+        if sched.exploring or self.locked:
             wait_until(self.rank, self.ident, self.is_free)
         self.locked = True
         if sched.checking:
