@@ -22,6 +22,8 @@ cpdef i32 mmu_notifier_invalidate_range_only_end(Kernel k, Mm mm, u64 start, u64
 cpdef i32 mmu_notifier_invalidate_range(Kernel k, Mm mm, u64 start, u64 end) except -1
 cpdef flag ptep_clear_flush_young_notify(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
 cpdef flag ptep_clear_young_notify(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
+cpdef flag pmdp_clear_young_notify(Kernel k, Vma vma, u64 address, u64 pmdp) except? -1
+cdef flag _tell_clear_young(Kernel k, Mm mm, u64 start, u64 end) except? -1
 cpdef flag pmdp_clear_flush_young_notify(Kernel k, Vma vma, u64 address, u64 pmdp) except? -1
 cpdef u64 ptep_clear_flush_notify(Kernel k, Vma vma, u64 address, u64 ptep) except? 0
 cpdef i32 set_pte_at_notify(Kernel k, Mm mm, u64 address, u64 ptep, u64 pte) except -1

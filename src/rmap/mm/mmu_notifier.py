@@ -154,13 +154,28 @@ def ptep_clear_flush_young_notify(k: Kernel, vma: Vma, address: u64, ptep: u64) 
 def ptep_clear_young_notify(k: Kernel, vma: Vma, address: u64, ptep: u64) -> flag:
     """Clear the accessed bit here and in secondary MMUs, without flushes; whether any was set."""
     young: flag = ptep_test_and_clear_young(k, vma, address, ptep)
-    mm: Mm = vma.vm_mm
+    if _tell_clear_young(k, vma.vm_mm, address, address + PAGE_SIZE):
+        young = True
+    return young
+
+
+def pmdp_clear_young_notify(k: Kernel, vma: Vma, address: u64, pmdp: u64) -> flag:
+    """`ptep_clear_young_notify` for the PMD of a huge page."""
+    young: flag = ptep_test_and_clear_young(k, vma, address, pmdp)
+    if _tell_clear_young(k, vma.vm_mm, address, address + HPAGE_PMD_SIZE):
+        young = True
+    return young
+
+
+def _tell_clear_young(k: Kernel, mm: Mm, start: u64, end: u64) -> flag:
+    """Have secondary MMUs forget uses without flushing; whether any knew of one."""
+    young: flag = False
     if k.notifier_log is not None:
-        _log(k, "clear_young", mm, address, address + PAGE_SIZE)
+        _log(k, "clear_young", mm, start, end)
     notifier: MmuNotifier
     if mm.notifier is not None:
         for notifier in mm.notifier:
-            if notifier.clear_young(k, mm, address, address + PAGE_SIZE):
+            if notifier.clear_young(k, mm, start, end):
                 young = True
     return young
 
