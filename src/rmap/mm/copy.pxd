@@ -13,12 +13,12 @@ from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport ClearPage, PageFlag, PageLocked, SetPage, get_page, page_count
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry, is_swap_pmd
-from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc, pmd_offset
-from rmap.mm.pgtable cimport pmd_trans_huge, pte_alloc, pte_lock, pte_mkclean, pte_mkdirty, pte_mkold
-from rmap.mm.pgtable cimport pte_none, pte_offset, pte_present, pte_swp_mksoft_dirty
-from rmap.mm.pgtable cimport pte_swp_soft_dirty, pte_to_swp_entry, pte_unlock, pte_wrprotect, pte_write
-from rmap.mm.pgtable cimport ptep_set_wrprotect, set_pte_at, swp_entry, swp_entry_to_pte, swp_offset
-from rmap.mm.pgtable cimport swp_type
+from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc
+from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_alloc, pte_lock, pte_mkclean
+from rmap.mm.pgtable cimport pte_mkdirty, pte_mkold, pte_none, pte_offset, pte_present
+from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry
+from rmap.mm.pgtable cimport pte_unlock, pte_wrprotect, pte_write, ptep_set_wrprotect, set_pte_at
+from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte, swp_offset, swp_type
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap, page_dup_rmap
 from rmap.mm.swap cimport add_swap_count_continuation, swap_duplicate
 from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter
@@ -35,7 +35,9 @@ cpdef flag vma_needs_copy(Vma src_vma) except? -1
 cpdef i32 copy_page_range(Kernel k, Vma dst_vma, Vma src_vma) except? -1
 cdef i32 _copy_tables(Kernel k, PageCopy copy, u64 address, u64 end) except? -1
 cdef i32 copy_pte_range(Kernel k, PageCopy copy, u64 src_pmd, u64 address, u64 end) except? -1
-cdef u64 _copy_locked(Kernel k, PageCopy copy, u64 dst_pte, u64 src_pte, u64 address, u64 end) except? 0
+cdef u64 _copy_locked(
+    Kernel k, PageCopy copy, u64 dst_pte, u64 src_pte, u64 address, u64 end
+) except? 0
 cdef i32 _get_memory(Kernel k, PageCopy copy) except? -1
 cdef i32 copy_nonpresent_pte(
     Kernel k, PageCopy copy, u64 dst_pte, u64 src_pte, u64 pte, u64 address

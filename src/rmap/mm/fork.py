@@ -3,9 +3,9 @@
 """Address spaces are made, copied and given up: dup_mmap() and its like (kernel/fork.c, v4.18).
 
 Locks of dup_mmap(), outermost first: the parent's mmap_sem, the child's (nested, and never
-contended: nobody knows the child yet), both for write; for each VMA the root's anon_vma->rwsem, then
-mapping->i_mmap_rwsem, then what copy_page_range() takes. mmput() takes mmlist_lock, and with the
-last user what exit_mmap() takes.
+contended: nobody knows the child yet), both for write; for each VMA the root's anon_vma->rwsem,
+then mapping->i_mmap_rwsem, then what copy_page_range() takes. mmput() takes mmlist_lock, and with
+the last user what exit_mmap() takes.
 """
 
 from __future__ import annotations

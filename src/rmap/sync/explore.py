@@ -31,6 +31,7 @@ programs; when it was cut off by a limit, nothing is proved, and `Exploration.co
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -130,16 +131,16 @@ def parse_schedule(text: str) -> list[str]:
     return names
 
 
-class Strategy:
+class Strategy(ABC):
     """Decides who goes on. One object decides all runs of an exploration."""
 
+    @abstractmethod
     def begin(self) -> bool:
         """Prepare another run; false if there are no more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choose(self, enabled: Sequence[Step]) -> int:
         """Which of the steps that are possible now is taken, by its position."""
-        raise NotImplementedError
 
     def exhausted(self) -> bool:
         """Whether all there is was tried, so that nothing found means there is nothing."""

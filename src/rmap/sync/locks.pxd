@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, u64
-from rmap.sync.core cimport assert_held, sched, lock_acquired, lock_released, sched_point, wait_until
+from rmap.sync.core cimport assert_held, lock_acquired, lock_released
+from rmap.sync.core cimport sched, sched_point, wait_until
 
 cdef class RwSem:
     cdef public i32 rank
