@@ -20,7 +20,7 @@ from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_sw
 from rmap.mm.pgtable cimport pte_unlock, pte_wrprotect, pte_write, ptep_set_wrprotect, set_pte_at
 from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte, swp_offset, swp_type
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap, page_dup_rmap
-from rmap.mm.swap cimport add_swap_count_continuation, swap_duplicate
+from rmap.mm.swap_slots cimport add_swap_count_continuation, swap_duplicate
 from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter
 
 cdef class PageCopy:

@@ -89,7 +89,7 @@ if not cython.compiled:
         swp_type,
     )
     from rmap.mm.rmap_counts import page_add_new_anon_rmap, page_dup_rmap
-    from rmap.mm.swap import add_swap_count_continuation, swap_duplicate
+    from rmap.mm.swap_slots import add_swap_count_continuation, swap_duplicate
     from rmap.mm.vma import add_mm_counter, is_cow_mapping, mm_counter
     from rmap.scalar import flag, i32, u64
 
@@ -181,6 +181,7 @@ def copy_pte_range(k: Kernel, copy: PageCopy, src_pmd: u64, address: u64, end: u
     """Copy the entries of one table, as often interrupted as memory is needed (memory.c:1028)."""
     dst_pte: u64
     src_pte: u64
+    stopped_at: u64 = end
     error: i32 = 0
     while address != end:
         dst_pte = pte_alloc(k, copy.dst_mm, address)
@@ -189,9 +190,11 @@ def copy_pte_range(k: Kernel, copy: PageCopy, src_pmd: u64, address: u64, end: u
         src_pte = pte_offset(k, src_pmd, address)
         address = _copy_locked(k, copy, dst_pte, src_pte, address, end)
         if address != end:
-            error = _get_memory(k, copy)
+            # Memory that does not help will not help the next time.
+            error = -ENOMEM if address == stopped_at else _get_memory(k, copy)
             if error:
                 return error
+            stopped_at = address
     return 0
 
 
