@@ -227,6 +227,7 @@ FOLL_GET = 0x4
 FOLL_FORCE = 0x10
 FOLL_NOWAIT = 0x20
 FOLL_POPULATE = 0x40
+FOLL_TRIED = 0x800
 FOLL_MLOCK = 0x1000
 FOLL_COW = 0x4000
 # What a pin adds to the references of a page since 5.7, so that fork can tell it from others.
@@ -255,11 +256,23 @@ GFP_NOWARN = 0x8
 GFP_IO = 0x10
 GFP_HIGHUSER = 0x21
 
+# change_protection() (include/linux/mm.h): make dirty entries of a mapping that is written to
+# writable, and, since 6.0, whatever else needs no write fault.
+MM_CP_DIRTY_ACCT = 0x1
+MM_CP_TRY_CHANGE_WRITABLE = 0x2
+
 # Translation caches (arch/x86/include/asm/tlbflush.h): address spaces that one CPU keeps apart,
 # pages up to which a range is flushed page by page, entries of a CPU unless told otherwise.
 TLB_NR_DYN_ASIDS = 6
 TLB_SINGLE_PAGE_FLUSH_CEILING = 33
 TLB_ENTRIES = 1024
+
+# Getting a page of shmem (include/linux/shmem_fs.h): holes stay, are filled, are filled to be
+# written; and what writepage returns for a page that had better stay (include/linux/fs.h).
+SGP_READ = 0
+SGP_CACHE = 1
+SGP_WRITE = 2
+AOP_WRITEPAGE_ACTIVATE = 0x8_0000
 
 # Pages that one mmu_gather keeps before it must flush: 8 in itself, 19 pages of 510 pointers.
 MAX_GATHER_PAGES = 9698
@@ -336,6 +349,24 @@ SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
 MAX_RECLAIM_RETRIES = 16
 MEM_CGROUP_RECLAIM_RETRIES = 5
+# What is to become of a page that reclaim looks at: free it, or put it back, unlocked already, to be
+# unlocked, or active and to be unlocked.
+SHRINK_FREE = 0
+SHRINK_KEEP = 1
+SHRINK_KEEP_LOCKED = 2
+SHRINK_ACTIVATE = 3
+PAGEREF_RECLAIM = 0
+PAGEREF_RECLAIM_CLEAN = 1
+PAGEREF_KEEP = 2
+PAGEREF_ACTIVATE = 3
+PAGE_KEEP = 0
+PAGE_ACTIVATE = 1
+PAGE_SUCCESS = 2
+PAGE_CLEAN = 3
+SCAN_EQUAL = 0
+SCAN_FRACT = 1
+SCAN_ANON = 2
+SCAN_FILE = 3
 
 # errno values (include/uapi/asm-generic/errno-base.h).
 EPERM = 1
@@ -349,4 +380,5 @@ EBUSY = 16
 EEXIST = 17
 EINVAL = 22
 ENOSPC = 28
+EHWPOISON = 133
 EOVERFLOW = 75

@@ -25,6 +25,7 @@ cdef class KernelProfile:
     cdef public flag dontunmap_unlinks_anon_vma
     cdef public flag dontunmap_splits_source
     cdef public flag mremap_expand_merges
+    cdef public flag mremap_looks_at_source_first
     cdef public flag mremap_drops_userfaultfd
     cdef public flag cold_spares_shared
     cdef public flag page_mapped_recheck

@@ -159,6 +159,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "mremap() that grows a mapping in place merges it with the next one (ca3d76b0aa80)",
     ),
     Quirk(
+        "mremap_looks_at_source_first",
+        "5.16",
+        "mremap() of what is not mapped fails before it unmaps anything at the new address "
+        "(550a7d60bd5e)",
+    ),
+    Quirk(
         "mremap_drops_userfaultfd",
         "4.20",
         "mremap() takes the userfaultfd off what it moved, unless that asked for remap events "

@@ -13,6 +13,7 @@ from rmap.mm.vma_adjust cimport get_file, vma_adjust_expand, vma_link
 cdef class VmaCopy:
     cdef public Vma vma
     cdef public flag need_rmap_locks
+    cdef public flag keep_apart
 
 cpdef Vma vma_merge(
     Kernel k, Mm mm, Vma prev, u64 addr, u64 end, u64 vm_flags, AnonVma anon_vma, File file,

@@ -31,20 +31,22 @@ if not cython.compiled:
         vm_area_dup,
         vma_is_anonymous,
     )
-    from rmap.mm.vma_adjust import VmaPointer, get_file, vma_adjust_expand, vma_link
-    from rmap.scalar import flag, i32, i64, u64
+    from rmap.mm.vma_adjust import get_file, vma_adjust_expand, vma_link
+    from rmap.scalar import flag, u64
 
 
 class VmaCopy:
     """What copy_vma() works on: the VMA that is moved, which it may replace, and its answer.
 
     `need_rmap_locks` says that a walk may meet the new VMA before the old one, so that it could
-    miss a page that is on its way unless the locks of rmap keep it out.
+    miss a page that is on its way unless the locks of rmap keep it out. `keep_apart` asks for a
+    copy that is not merged with its source.
     """
 
     def __init__(self, vma: Vma) -> None:
         self.vma = vma
         self.need_rmap_locks = False
+        self.keep_apart = False
 
 
 # ---------------------------------------------------------------- merge
@@ -204,6 +206,9 @@ def _merge_copy(
 ) -> Vma | None:
     """Let the copy be part of the VMAs that are beside its place already."""
     vma: Vma = copy.vma
+    next: Vma = vma.vm_mm.mmap if prev is None else prev.vm_next
+    if copy.keep_apart and (prev is vma or next is vma):
+        return None
     return vma_merge(
         k,
         vma.vm_mm,

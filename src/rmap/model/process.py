@@ -125,9 +125,10 @@ class Process:
     @property
     def mm(self) -> Mm:
         """Its address space, the kernel's object."""
-        if not self.alive:
+        mm = self.task.mm
+        if not self.alive or mm is None:
             raise SyscallError(errno.ESRCH, f"process {self.pid} ({self.name})")
-        return self.task.mm
+        return mm
 
     @property
     def vmas(self) -> list[Vma]:
@@ -201,7 +202,7 @@ class Process:
         what = f"mmap {length:#x} bytes"
         with self.machine.running(self):
             return check(
-                mmap.do_mmap(
+                mmap.vm_mmap_pgoff(
                     self.machine.kernel, self.mm, addr or 0, length, protection(prot), bits,
                     file.file if file is not None else None, pgoff,
                 ),
@@ -211,7 +212,7 @@ class Process:
     def munmap(self, address: int, length: int) -> None:
         """Unmap a range."""
         with self.machine.running(self) as k:
-            check(mmap.do_munmap(k, self.mm, address, length), f"munmap {address:#x}")
+            check(mmap.vm_munmap(k, self.mm, address, length), f"munmap {address:#x}")
 
     def mprotect(self, address: int, length: int, prot: str) -> None:
         """Change what may be done with a range."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from rmap.mm.bits cimport *
+from rmap.scalar cimport flag, i32, i64, u64
+from rmap.mm.filemap cimport make_file, truncate_inode_pages
+from rmap.mm.gup cimport mm_populate
+from rmap.mm.mlock cimport munlock_vma_pages_all
+from rmap.mm.mm_types cimport File, Kernel, Mm, Vma
+from rmap.mm.vma cimport (
+    find_vma, find_vma_intersection, find_vma_prev, update_hiwater_rss, vm_area_alloc, vma_pages,
+    vma_set_page_prot, vma_slot,
+)
+from rmap.mm.vma_adjust cimport get_file, split_vma_at, vma_link
+from rmap.mm.vma_merge cimport vma_merge_new_range
+from rmap.mm.zap cimport (
+    MmuGather, free_pgtables, tlb_finish_mmu, tlb_gather_mmu, unmap_vmas,
+)
+
+cpdef u64 page_align(u64 length) noexcept
+cpdef u64 vm_start_gap(Vma vma) except? 0
+cpdef i64 get_unmapped_area(Kernel k, Mm mm, u64 addr, u64 length, u64 flags) except? -1
+cdef i64 _unmapped_area_topdown(Mm mm, u64 length, u64 low, u64 high) except? -1
+cdef i64 _unmapped_area(Mm mm, u64 length, u64 low, u64 high) except? -1
+
+cpdef u64 calc_vm_prot_bits(u64 prot) noexcept
+cpdef u64 calc_vm_flag_bits(u64 flags) noexcept
+cpdef i64 vm_mmap_pgoff(
+    Kernel k, Mm mm, u64 addr, u64 length, u64 prot, u64 flags, File file, u64 pgoff
+) except? -1
+cpdef i64 do_mmap(
+    Kernel k, Mm mm, u64 addr, u64 length, u64 prot, u64 flags, File file, u64 pgoff
+) except? -1
+cpdef flag accountable_mapping(u64 vm_flags) noexcept
+cpdef i64 mmap_region(
+    Kernel k, Mm mm, File file, u64 addr, u64 length, u64 vm_flags, u64 pgoff
+) except? -1
+cdef Vma _new_mapping(
+    Kernel k, Mm mm, File file, u64 addr, u64 end, u64 vm_flags, u64 pgoff
+)
+
+cpdef File shmem_zero_setup(Kernel k, u64 pages)
+cpdef i32 fput(Kernel k, File file) except -1
+
+cpdef i32 vm_munmap(Kernel k, Mm mm, u64 start, u64 length) except? -1
+cpdef i32 do_munmap(Kernel k, Mm mm, u64 start, u64 length) except? -1
+cdef i32 _munlock_vmas(Kernel k, Mm mm, Vma vma, u64 end) except -1
+cdef i32 _detach_vmas(Mm mm, Vma vma, Vma prev, u64 end) except -1
+cdef i32 _unmap_region(Kernel k, Mm mm, Vma vma, Vma prev, u64 start, u64 end) except -1
+cdef i32 _remove_vma_list(Kernel k, Mm mm, Vma vma) except -1
+cpdef Vma remove_vma(Kernel k, Vma vma)
+
+cpdef u64 sys_brk(Kernel k, Mm mm, u64 brk) except? 0
+cdef flag _move_brk(Kernel k, Mm mm, u64 brk, u64 old, u64 new) except? -1
+cpdef i32 do_brk_flags(Kernel k, Mm mm, u64 addr, u64 length, u64 flags) except? -1
+cpdef i32 exit_mmap(Kernel k, Mm mm) except -1
