@@ -16,6 +16,7 @@ from rmap.mm.bits import (
     MM_SHMEMPAGES,
     MM_SWAPENTS,
     NR_LRU_LISTS,
+    NR_MM_COUNTERS,
     PAGE_SHIFT,
     SWAP_HAS_CACHE,
     SWAP_MAP_BAD,
@@ -30,7 +31,7 @@ from rmap.mm.bits import (
     PG_unevictable,
     PG_writeback,
 )
-from rmap.mm.mm_types import LruVec, SwapInfo
+from rmap.mm.mm_types import LruVec, MemCgroup, SwapInfo
 
 RSS = {
     MM_FILEPAGES: "MM_FILEPAGES",
@@ -45,26 +46,32 @@ def _by_mm(facts: Recount, entries: Entries) -> I64:
     return np.bincount(entries.mm, minlength=len(facts.mms))
 
 
-@invariant("rss", "the counters of an mm equal a recount of its entries (I21)")
-def rss(facts: Recount) -> Iterator[str]:
-    """I21: entries of pages, those that wait for one or are a device's, and those of swap slots."""
-    # Migration and device entries count as the page that they name; a broken page's does not.
+def expected_rss(facts: Recount) -> list[list[int]]:
+    """What the counters of each mm should be, by the numbers of its members.
+
+    Entries that wait for a page, or name a device's, count as that page; a broken page's does not.
+    """
     other = facts.other.where(facts.other.swap_type != SWP_HWPOISON)
-    found: dict[int, I64] = {MM_SWAPENTS: _by_mm(facts, facts.swapped)}
     backed = facts.flagged(PG_swapbacked)
+    found = np.zeros((NR_MM_COUNTERS, len(facts.mms)), np.int64)
+    found[MM_SWAPENTS] = _by_mm(facts, facts.swapped)
     for entries, pages in ((facts.mapped, facts.mapped.pfn), (other, other.swap_offset)):
         anon = facts.anon[pages]
-        kinds = ((MM_ANONPAGES, anon), (MM_SHMEMPAGES, ~anon & backed[pages]),
-                 (MM_FILEPAGES, ~anon & ~backed[pages]))  # fmt: skip
-        for member, rows in kinds:
-            count = _by_mm(facts, entries.where(rows))
-            found[member] = found[member] + count if member in found else count
-    for number, mm in enumerate(facts.mms):
+        found[MM_ANONPAGES] += _by_mm(facts, entries.where(anon))
+        found[MM_SHMEMPAGES] += _by_mm(facts, entries.where(~anon & backed[pages]))
+        found[MM_FILEPAGES] += _by_mm(facts, entries.where(~anon & ~backed[pages]))
+    return found.T.tolist()
+
+
+@invariant("rss", "the counters of an mm equal a recount of its entries (I21)")
+def rss(facts: Recount) -> Iterator[str]:
+    """I21."""
+    for mm, found in zip(facts.mms, expected_rss(facts), strict=True):
         for member, name in RSS.items():
-            if mm.rss_stat[member] != found[member][number]:
+            if mm.rss_stat[member] != found[member]:
                 yield (
                     f"mm {mm.ident} ({mm.comm}): {name} {mm.rss_stat[member]}, "
-                    f"found {found[member][number]}"
+                    f"found {found[member]}"
                 )
 
 
@@ -88,12 +95,12 @@ def vm_sizes(facts: Recount) -> Iterator[str]:
 def vmstat(facts: Recount) -> Iterator[str]:
     """I22 to I24, and what is counted of files and swap."""
     stat = facts.kernel.vm_stat
-    for name, found in _vmstat(facts).items():
+    for name, found in expected_vmstat(facts).items():
         if stat[getattr(bits, name)] != found:
             yield f"{name} {stat[getattr(bits, name)]}, found {found}"
 
 
-def _vmstat(facts: Recount) -> dict[str, int]:
+def expected_vmstat(facts: Recount) -> dict[str, int]:
     """What the statistics of the node should be."""
     k = facts.kernel
     mapped = facts.map_counts > 0
@@ -172,25 +179,33 @@ def _list_problems(
         yield f"{where}: its tail is {lruvec.tail[number]:#x}, not {before:#x}"
 
 
-@invariant("memcg", "a cgroup's usage and statistics equal a recount of its pages")
-def memcg(facts: Recount) -> Iterator[str]:
-    """Charges, with those of the cgroups below; file pages that are mapped, dirty or written."""
+def expected_memcg(facts: Recount) -> Iterator[tuple[MemCgroup, int, dict[str, int]]]:
+    """Of each cgroup: its usage with those below, and its own statistics of file pages."""
     k = facts.kernel
     owner = np.asarray(k.pg_memcg)
-    mapped = (facts.map_counts > 0) & ~facts.anon
-    count = np.bincount(owner, minlength=len(k.memcgs)).astype(np.int64)
-    usage = dict.fromkeys(range(len(k.memcgs)), 0)
-    for group in k.memcgs:
-        above = group
-        while above is not None and above.parent is not None:
-            usage[above.ident] += int(count[group.ident])
+    kinds = {
+        "NR_FILE_MAPPED": (facts.map_counts > 0) & ~facts.anon,
+        "NR_WRITEBACK": facts.flagged(PG_writeback),
+    }
+    usage = [0] * len(k.memcgs)
+    for group, count in zip(k.memcgs, np.bincount(owner, minlength=len(k.memcgs)), strict=True):
+        above: MemCgroup | None = group
+        while above is not None:
+            usage[above.ident] += int(count)
             above = above.parent
-    written = facts.flagged(PG_writeback)
     for group in k.memcgs:
-        if group.parent is not None and group.usage != usage[group.ident]:
-            yield f"cgroup {group.name}: usage {group.usage}, found {usage[group.ident]}"
-        for name, kind in (("NR_FILE_MAPPED", mapped), ("NR_WRITEBACK", written)):
-            found = int(((owner == group.ident) & kind).sum())
+        own = owner == group.ident
+        stats = {name: int((own & pages).sum()) for name, pages in kinds.items()}
+        yield group, usage[group.ident], stats
+
+
+@invariant("memcg", "a cgroup's usage and statistics equal a recount of its pages")
+def memcg(facts: Recount) -> Iterator[str]:
+    """Charges, which the root does not count; file pages that are mapped or being written."""
+    for group, usage, stats in expected_memcg(facts):
+        if group.parent is not None and group.usage != usage:
+            yield f"cgroup {group.name}: usage {group.usage}, found {usage}"
+        for name, found in stats.items():
             counted = group.stat[getattr(bits, name)]
             if counted != found:
                 yield f"cgroup {group.name}: {name} {counted}, found {found}"

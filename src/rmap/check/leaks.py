@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rmap.check.recount import Recount
-from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_MAP_BAD
+from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_MAP_BAD, PG_reserved
 from rmap.mm.mm_types import Kernel
 
 
@@ -30,7 +30,7 @@ def _leftovers(facts: Recount) -> Iterator[str]:
     if len(k.pt_free) != k.pt_next - 1:
         yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
     kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
-    kept.add(int(k.zero_page))
+    kept |= set(np.flatnonzero(facts.flagged(PG_reserved)).tolist())
     for page in np.flatnonzero(np.asarray(k.pg_refcount)).tolist():
         if page not in kept:
             kind = "anonymous " if k.pg_mapping[page] & PAGE_MAPPING_ANON else ""

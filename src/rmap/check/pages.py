@@ -27,6 +27,7 @@ from rmap.mm.bits import (
     PG_hwpoison,
     PG_isolated,
     PG_locked,
+    PG_reserved,
     PG_swapbacked,
     PG_swapcache,
 )
@@ -78,9 +79,10 @@ def refcount(facts: Recount) -> Iterator[str]:
         found[page] += count
     for page in facts.swap_cache:
         found[page] += 1
-    for page in [int(k.zero_page), *facts.continuation_pages]:
+    for page in facts.continuation_pages:
         found[page] += 1
-    found[0] = 0
+    # Set aside for good, by a reference that is nobody's: the zero page.
+    found[facts.flagged(PG_reserved)] += 1
     for page, count in (facts.pins or {}).items():
         found[page] += count
     counted = np.asarray(k.pg_refcount).astype(np.int64)

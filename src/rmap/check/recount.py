@@ -254,7 +254,7 @@ class Recount:
     def pages_of(self, mapping: AddressSpace) -> list[tuple[int, int]]:
         """Pages in the cache of a file, as pairs of index and page frame number."""
         slots = mapping.i_pages.items()
-        return [(int(index), int(value)) for index, value in slots if not is_swap_value(value)]
+        return [(int(index), int(item)) for index, item in slots if item > 0]
 
     @cached_property
     def lru(self) -> list[tuple[LruVec, list[list[int]]]]:
@@ -306,10 +306,10 @@ class Recount:
     def shmem_slots(self) -> Counter[tuple[int, int]]:
         """How often shared memory holds each slot in the place of a page."""
         return Counter(
-            (int(entry) >> SWP_TYPE_SHIFT, int(entry) & SWP_OFFSET_MASK)
+            (-item >> SWP_TYPE_SHIFT, -item & SWP_OFFSET_MASK)
             for mapping in self.mappings
-            for entry in map(swap_value, mapping.i_pages.values())
-            if entry is not None
+            for item in mapping.i_pages.values()
+            if item < 0
         )
 
     @cached_property
@@ -363,16 +363,6 @@ def _used(pt: U64, rows: I64, mm: I64, base: U64, shift: int) -> tuple[U64, I64,
     table, slot = np.nonzero(tables)
     address = base[table] + (slot.astype(np.uint64) << np.uint64(shift))
     return tables[table, slot], mm[table], address, rows[table] * TABLE + slot
-
-
-def is_swap_value(value: int) -> bool:
-    """Whether a slot of a page cache holds a swap entry instead of a page."""
-    return bool(value >> 63)
-
-
-def swap_value(value: int) -> int | None:
-    """The swap entry in a slot of a page cache, ``None`` for a page."""
-    return value & (1 << 63) - 1 if is_swap_value(value) else None
 
 
 def slot_count(area: SwapInfo, slot: int) -> int:

@@ -7,6 +7,7 @@ several are the business of an explorer, which uses the same kernel functions.)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmap.check import Violation, check_kernel
-from rmap.mm import fork, page_idle, page_referenced, swap, swapoff, tlb, unmap, vmscan
+from rmap.mm import fork, page_idle, page_referenced, swap_slots, swapoff, tlb, unmap, vmscan
 from rmap.mm import memcg as memcontrol
+from rmap.mm.anon_vma import page_lock_anon_vma_read
 from rmap.mm.bug import KernelWarning
 from rmap.mm.filemap import make_file
 from rmap.mm.inject import FailPlan
-from rmap.mm.mm_types import Kernel, Mm, Task, Vma
+from rmap.mm.mm_types import AnonVma, Kernel, MemCgroup, Mm, Task, Vma
 from rmap.mm.page import PageAnon, lock_page, page_mapping, unlock_page
 from rmap.mm.page_vma_mapped import PageVmaMappedWalk, page_vma_mapped_walk
 from rmap.mm.profile import KernelProfile, profile
@@ -34,6 +36,7 @@ from rmap.model.stats import stats_of
 
 if TYPE_CHECKING:
     from rmap.image import MemoryImage
+    from rmap.model.load import Loaded
 
 #: Called at every kernel function of interest: its name, and what it was called with.
 Tracer = Callable[[str, tuple[Any, ...]], object]
@@ -106,6 +109,8 @@ class Machine:
         self.invariants = invariants
         self.processes: dict[int, Process] = {}
         self.files: dict[str, FileHandle] = {}
+        self.pins: Counter[int] = Counter()
+        self.loaded: Loaded | None = None
         self._by_mm: dict[int, Process] = {}
         self._next_pid = 1
         self._next_cpu = 0
@@ -146,6 +151,16 @@ class Machine:
         self._by_mm[int(mm.ident)] = process
         return process
 
+    def renumber(self, process: Process, pid: int, ppid: int) -> None:
+        """Give a process another pid and parent. Raises ``ValueError`` if the pid is taken."""
+        if self.processes.get(pid, process) is not process:
+            raise ValueError(f"there is a process {pid} already")
+        del self.processes[process.pid]
+        process.task.pid = process.pid = pid
+        process.ppid = ppid
+        self.processes[pid] = process
+        self._next_pid = max(self._next_pid, pid + 1)
+
     def bury(self, process: Process) -> None:
         """Forget a process that has exited. For operations that end one."""
         del self.processes[process.pid]
@@ -183,11 +198,18 @@ class Machine:
         """Return the memory cgroup of that name, making it if there is none."""
         if name not in self._cgroups:
             above = (parent or self._cgroups["/"]).memcg
-            memcg = memcontrol.mem_cgroup_create(self.kernel, name, above)
+            memcg = memcontrol.mem_cgroup_create(self.kernel, name, above, -1)
             self._cgroups[name] = Cgroup(self, memcg)
         if limit is not None:
             self._cgroups[name].limit = limit
         return self._cgroups[name]
+
+    def cgroup_of(self, memcg: MemCgroup) -> Cgroup:
+        """Return the cgroup of the kernel's object."""
+        for cgroup in self._cgroups.values():
+            if cgroup.memcg is memcg:
+                return cgroup
+        raise KeyError(memcg)
 
     # ------------------------------------------------------------ memory under pressure
 
@@ -209,7 +231,7 @@ class Machine:
     def swapon(self, size: int | str) -> int:
         """Put another swap area into use; returns its number."""
         with self.kthread("swapon") as k:
-            return int(swap.swapon(k, pages_of(size)))
+            return check(int(swap_slots.swapon(k, pages_of(size), -1)), "swapon")
 
     def writeback(self, file: FileHandle | None = None) -> int:
         """Clean the dirty pages of a file, or of all, and write them; returns how many."""
@@ -222,7 +244,7 @@ class Machine:
         """Age pages: how many VMAs used them since they were asked last; clears accessed bits."""
         with self.kthread("kswapd") as k:
             listed = np.fromiter(pages, np.ulonglong)
-            return int(page_referenced.page_referenced_range(k, memoryview(listed)))
+            return int(page_referenced.page_referenced_range(k, listed))
 
     def try_to_unmap(self, page: int, flags: int = 0) -> bool:
         """Unmap a page everywhere, as reclaim does: whether nothing maps it any more."""
@@ -275,7 +297,7 @@ class Machine:
     @property
     def inject(self) -> FailPlan | None:
         """Which allocations fail; settable, ``None`` for none."""
-        return self.kernel.inject  # type: ignore[no-any-return]  # the kernel takes any object
+        return self.kernel.inject
 
     @inject.setter
     def inject(self, plan: FailPlan | None) -> None:
@@ -287,7 +309,7 @@ class Machine:
 
     def check(self) -> list[Violation]:
         """Recount everything that the kernel counts, from scratch; what does not hold."""
-        return check_kernel(self.kernel)
+        return check_kernel(self.kernel, self.pins)
 
     def require_invariants(self, operation: str) -> None:
         """Raise `InvariantViolation`, naming the operation, if `check` finds anything."""
@@ -323,6 +345,9 @@ class _Visitor(RmapWalkControl):
         self.visited = 0
         self.found: list[tuple[Vma, int]] = []
 
+    def anon_lock(self, k: Kernel, page: int) -> AnonVma | None:
+        return page_lock_anon_vma_read(k, page)
+
     def rmap_one(self, k: Kernel, page: int, vma: Vma, address: int) -> bool:
         self.visited += 1
         walk = PageVmaMappedWalk(page, vma, address, 0)
@@ -339,5 +364,5 @@ def _boot(ram: int, cpus: int, swap_pages: int, kind: str | KernelProfile) -> Ke
     tlb.make_cpus(kernel, cpus)
     kernel.reclaimer = vmscan.VmscanReclaimer()
     if swap_pages:
-        swap.swapon(kernel, swap_pages)
+        swap_slots.swapon(kernel, swap_pages + 1, -1)
     return kernel

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rmap.mm import content, gup
@@ -26,6 +27,7 @@ class Pin:
         self.pages = pages
         self.writable = writable
         self.released = False
+        machine.pins.update(pages)
 
     def read(self, page: int, offset: int, length: int) -> bytes:
         """Read by DMA: bytes of one of the pages, past every page table."""
@@ -48,6 +50,8 @@ class Pin:
         if self.released:
             return
         self.released = True
+        self.machine.pins.subtract(self.pages)
+        self.machine.pins += Counter()
         with self.machine.kthread("unpin") as k:
             for page in self.pages:
                 if self.writable:
