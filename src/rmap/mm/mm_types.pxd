@@ -40,6 +40,7 @@ cdef class AddressSpace:
     cdef public SpinLock i_pages_lock
     cdef public IntervalRoot i_mmap
     cdef public RwSem i_mmap_rwsem
+    cdef public RwSem i_rwsem
     cdef public i32 i_mmap_writable
     cdef public i64 nrpages
     cdef public flag shmem
@@ -172,6 +173,7 @@ cdef class Kernel:
     cdef public i64 watermark_low
     cdef public i64 watermark_min
     cdef public flag kswapd_woken
+    cdef public i64 swappiness
     cdef public u64 zero_page
     cdef public u64 fault_around
     cdef public dict content

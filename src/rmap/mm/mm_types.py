@@ -25,6 +25,7 @@ if not cython.compiled:
         RANK_ANON_VMA,
         RANK_I_MMAP,
         RANK_I_PAGES,
+        RANK_INODE,
         RANK_LRU,
         RANK_MEMCG_MOVE,
         RANK_MMAP_SEM,
@@ -126,6 +127,7 @@ class AddressSpace:
         self.i_pages_lock = SpinLock(RANK_I_PAGES, handle)
         self.i_mmap = IntervalRoot()
         self.i_mmap_rwsem = RwSem(RANK_I_MMAP, handle)
+        self.i_rwsem = RwSem(RANK_INODE, handle)
         self.i_mmap_writable = 0
         self.nrpages = 0
         self.shmem = shmem
@@ -336,6 +338,7 @@ class Kernel:
         self.watermark_low = 0
         self.watermark_min = 0
         self.kswapd_woken = False
+        self.swappiness = 60
         self.zero_page = 0
         self.fault_around = 1
         self.content = {}

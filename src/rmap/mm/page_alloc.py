@@ -18,7 +18,6 @@ import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
-        ALLOCSTALL,
         GFP_ATOMIC,
         GFP_KERNEL,
         MAX_RECLAIM_RETRIES,
@@ -127,7 +126,6 @@ def _may_take(k: Kernel, gfp: u64, count: i64) -> flag:
         return False
     failures: i32 = 0
     while failures < MAX_RECLAIM_RETRIES:
-        k.vm_stat[ALLOCSTALL] += 1
         if k.reclaimer.try_to_free_pages(k, None, SWAP_CLUSTER_MAX) > 0:
             failures = 0
         else:
