@@ -11,7 +11,7 @@ from rmap.mm.page cimport page_private
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.pgtable cimport non_swap_entry, swp_offset, swp_type
 
-cpdef i32 swapon(Kernel k, i64 pages, i32 prio) except? -1
+cpdef i32 swapon(Kernel k, i64 pages, i32 prio=*) except? -1
 cpdef i64 total_swap_pages(Kernel k) except -1
 cpdef i64 get_nr_swap_pages(Kernel k) except -1
 cpdef flag vm_swap_full(Kernel k) except? -1

@@ -48,7 +48,7 @@ if not cython.compiled:
 # ---------------------------------------------------------------- areas
 
 
-def swapon(k: Kernel, pages: i64, prio: i32) -> i32:
+def swapon(k: Kernel, pages: i64, prio: i32 = -1) -> i32:
     """Add a swap area of `pages` slots, of which the first is its header; returns its type.
 
     A negative `prio` puts it behind all others, as without SWAP_FLAG_PREFER. -EPERM beyond 27
@@ -57,7 +57,7 @@ def swapon(k: Kernel, pages: i64, prio: i32) -> i32:
     >>> from rmap.mm.mm_types import Kernel
     >>> from rmap.mm.profile import profile
     >>> k = Kernel(16, profile("4.18"))
-    >>> swapon(k, 64, -1), get_nr_swap_pages(k)
+    >>> swapon(k, 64), get_nr_swap_pages(k)
     (0, 63)
     """
     kind: i32 = 0

@@ -15,7 +15,7 @@ from rmap.mm.swap_slots cimport get_nr_swap_pages, total_swap_pages
 from rmap.mm.writeback cimport wakeup_flusher_threads
 
 cdef class VmscanReclaimer(Reclaimer):
-    pass
+    cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1
 
 cpdef i64 isolate_lru_pages(
     Kernel k, i64 nr_to_scan, LruVec lruvec, i32 lru, ScanControl sc, list result

@@ -97,9 +97,7 @@ def isolate_lru_pages(
         newer = k.pg_lru_prev[page]
         scanned += 1
         if k.pg_flags[page] & (PG_lru | PG_unevictable) != PG_lru:
-            BUG_PAGE(
-                "vmscan.c:1710 a page on an evictable list is not PG_lru, or unevictable", page
-            )
+            BUG_PAGE("vmscan.c:1710 a page on this list is not PG_lru, or is unevictable", page)
         del_page_from_lru_list(k, page, lruvec, lru)
         if (not sc.may_unmap and page_mapped(k, page)) or not get_page_unless_zero(k, page):
             add_page_to_lru_list(k, page, lruvec, lru)
