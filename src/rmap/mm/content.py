@@ -51,15 +51,36 @@ def page_read(k: Kernel, page: u64, offset: i64, length: i64) -> bytes:
     >>> page_write(k, 3, 1, b"ab"), page_read(k, 3, 0, 4)
     (0, b'\\x00ab\\x00')
     """
-    data: bytes = page_bytes(k, page)
-    return data[offset : offset + length].ljust(length, b"\0")
+    if sched.exploring:
+        sched_point(OP_READ, FIELD_CONTENT, page)
+    return load(k, page, offset, length)
 
 
 def page_write(k: Kernel, page: u64, offset: i64, data: bytes) -> i32:
     """Store `data` in a page from `offset` on; the rest stays."""
-    old: bytes = page_bytes(k, page)
-    head: bytes = old[:offset].ljust(offset, b"\0")
-    return set_page_bytes(k, page, head + data + old[offset + len(data) :])
+    if sched.exploring:
+        sched_point(OP_WRITE, FIELD_CONTENT, page)
+    return store(k, page, offset, data)
+
+
+def load(k: Kernel, page: u64, offset: i64, length: i64) -> bytes:
+    """`page_read` without its scheduling point, for a caller that has announced the access."""
+    data: bytes = k.content.get(page, b"")
+    return data[offset : offset + length].ljust(length, b"\0")
+
+
+def store(k: Kernel, page: u64, offset: i64, data: bytes) -> i32:
+    """`page_write` without its scheduling point, for a caller that has announced the access."""
+    if offset + len(data) > PAGE_SIZE:
+        BUG_PAGE("content beyond the end of a page", page)
+    old: bytes = k.content.get(page, b"")
+    new: bytes = old[:offset].ljust(offset, b"\0") + data + old[offset + len(data) :]
+    new = new.rstrip(b"\0")
+    if new:
+        k.content[page] = new
+    else:
+        k.content.pop(page, None)
+    return 0
 
 
 def copy_page_content(k: Kernel, dst: u64, src: u64) -> i32:

@@ -15,6 +15,7 @@ cdef class VmFault:
     cdef public u64 flags, address, pgoff
     cdef public u64 pmd, pte, orig_pte
     cdef public u64 page, cow_page
+    cdef public i32 fault_type
     cpdef i32 aim(self, Kernel k, u64 address, u64 flags) except -1
 
 cpdef u64 init_zero_pfn(Kernel k) except? 0

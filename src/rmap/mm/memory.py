@@ -41,6 +41,7 @@ class VmFault:
 
     `pte` is the entry, 0 while there is none or no table for it; `orig_pte` what it held when it
     was looked at. `page` is the page of the file or the one that is copied, `cow_page` the copy.
+    `fault_type` collects what a file adds to the result.
     """
 
     def __init__(self, vma: Vma, address: u64, flags: u64) -> None:
@@ -53,6 +54,7 @@ class VmFault:
         self.orig_pte = 0
         self.page = 0
         self.cow_page = 0
+        self.fault_type = 0
 
     def aim(self, k: Kernel, address: u64, flags: u64) -> i32:
         """Make it the fault of another address of the same VMA."""
@@ -64,6 +66,7 @@ class VmFault:
         self.orig_pte = 0
         self.page = 0
         self.cow_page = 0
+        self.fault_type = 0
         return 0
 
 

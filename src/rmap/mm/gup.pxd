@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from rmap.mm.bits cimport *
+from rmap.scalar cimport flag, i32, i64, u64
+from rmap.mm.bug cimport BUG
+from rmap.mm.fault cimport handle_mm_fault
+from rmap.mm.lru cimport mark_page_accessed, put_page
+from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
+from rmap.mm.mlock_page cimport mlock_vma_page
+from rmap.mm.mm_types cimport Kernel, Mm, Vma
+from rmap.mm.page cimport PageDirty, PageTransCompound, get_page, page_mapping_word
+from rmap.mm.page cimport trylock_page, unlock_page
+from rmap.mm.page_dirty cimport set_page_dirty
+from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_lookup, pte_pfn, pte_present, pte_unlock
+from rmap.mm.pgtable cimport pte_write, ptep_get
+from rmap.mm.stack cimport find_extend_vma
+from rmap.mm.vma cimport find_vma, is_cow_mapping
+
+cdef class GupState:
+    cdef public flag nonblocking
+    cdef public flag locked
+    cdef public list pages
+    cdef public u64 flags
+
+cpdef i64 follow_page_pte(Kernel k, Vma vma, u64 address, u64 flags) except? -1
+cdef i64 _page_of_entry(Kernel k, Vma vma, u64 address, u64 pte, u64 flags) except? -1
+cdef flag can_follow_write_pte(u64 pte, u64 flags) noexcept
+cdef i32 _mlock_followed(Kernel k, u64 page) except -1
+cpdef i32 check_vma_flags(Vma vma, u64 flags) except? -1
+cdef i32 faultin_page(Kernel k, Vma vma, u64 address, GupState state) except? -1
+cpdef i64 find_get_user_pages(
+    Kernel k, Mm mm, u64 start, u64 count, GupState state
+) except? -1
+cdef i64 _get_one(Kernel k, Vma vma, u64 address, GupState state) except? -1
+cdef Vma _find_extend_vma(Kernel k, Mm mm, u64 address)
+cpdef list get_user_pages(Kernel k, Mm mm, u64 start, u64 count, bint write)
+cpdef i32 put_user_page(Kernel k, u64 page) except -1
+cpdef i32 put_user_pages(Kernel k, list pages) except -1
+cpdef i64 populate_vma_page_range(Kernel k, Vma vma, u64 start, u64 end) except? -1
+cdef i64 _populate(Kernel k, Vma vma, u64 start, u64 end, GupState state) except? -1
+cpdef i32 __mm_populate(
+    Kernel k, Mm mm, u64 start, u64 length, bint ignore_errors
+) except? -1
+cpdef i32 mm_populate(Kernel k, Mm mm, u64 start, u64 length) except? -1

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+"""Faulting pages in without an access: get_user_pages() and populating (mm/gup.c, v4.18).
+
+Locks: mm->mmap_sem for read. `get_user_pages` and `mm_populate` take it; `populate_vma_page_range`
+needs it held (for write will do), and `find_get_user_pages` says below what becomes of it. Inside
+it is what a fault takes, and the page-table lock for looking at an entry.
+
+A page that is got has a reference and no mapping count: it is not freed while it is held, but may
+be unmapped, swapped out, or given to somebody else by COW, as in v4.18.
+"""
+
+from __future__ import annotations
+
+import cython
+
+from rmap.mm.uffd import UserfaultPending
+
+if not cython.compiled:
+    from rmap.mm.bits import (
+        _PAGE_PRESENT,
+        _PAGE_PROTNONE,
+        EBUSY,
+        EEXIST,
+        EFAULT,
+        EHWPOISON,
+        ENOENT,
+        ENOMEM,
+        FAULT_FLAG_ALLOW_RETRY,
+        FAULT_FLAG_RETRY_NOWAIT,
+        FAULT_FLAG_TRIED,
+        FAULT_FLAG_WRITE,
+        FOLL_COW,
+        FOLL_FORCE,
+        FOLL_GET,
+        FOLL_MLOCK,
+        FOLL_NOWAIT,
+        FOLL_POPULATE,
+        FOLL_TOUCH,
+        FOLL_TRIED,
+        FOLL_WRITE,
+        PAGE_MASK,
+        PAGE_SHIFT,
+        PAGE_SIZE,
+        VM_ACCESS_FLAGS,
+        VM_FAULT_ERROR,
+        VM_FAULT_HWPOISON,
+        VM_FAULT_OOM,
+        VM_FAULT_RETRY,
+        VM_FAULT_UFFD,
+        VM_FAULT_WRITE,
+        VM_IO,
+        VM_LOCKED,
+        VM_LOCKONFAULT,
+        VM_MAYREAD,
+        VM_PFNMAP,
+        VM_READ,
+        VM_SHARED,
+        VM_WRITE,
+    )
+    from rmap.mm.bug import BUG
+    from rmap.mm.fault import handle_mm_fault
+    from rmap.mm.lru import mark_page_accessed, put_page
+    from rmap.mm.memory import is_zero_pfn, vm_normal_page
+    from rmap.mm.mlock_page import mlock_vma_page
+    from rmap.mm.mm_types import Kernel, Mm, Vma
+    from rmap.mm.page import (
+        PageDirty,
+        PageTransCompound,
+        get_page,
+        page_mapping_word,
+        trylock_page,
+        unlock_page,
+    )
+    from rmap.mm.page_dirty import set_page_dirty
+    from rmap.mm.pgtable import (
+        pte_dirty,
+        pte_lock,
+        pte_lookup,
+        pte_pfn,
+        pte_present,
+        pte_unlock,
+        pte_write,
+        ptep_get,
+    )
+    from rmap.mm.stack import find_extend_vma
+    from rmap.mm.vma import find_vma, is_cow_mapping
+    from rmap.scalar import flag, i32, i64, u64
+
+
+class GupState:
+    """What a series of faults keeps: whether mmap_sem is still `locked`, and the pages got.
+
+    `nonblocking` faults may give mmap_sem up; the series then ends, and `locked` is false.
+    """
+
+    def __init__(self, nonblocking: bool) -> None:
+        self.nonblocking = nonblocking
+        self.locked = True
+        self.pages: list = []
+        self.flags = 0
+
+
+# ---------------------------------------------------------------- looking
+
+
+def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
+    """The page that an address maps, if it may be used as `flags` (FOLL_) say.
+
+    0 if a fault has to come first; -EEXIST for an entry without a page. With FOLL_GET it has a
+    reference.
+    """
+    ptep: u64 = pte_lookup(k, vma.vm_mm, address)
+    if not ptep:
+        return 0
+    pte_lock(k, ptep)
+    page: i64 = _page_of_entry(k, vma, address, ptep_get(k, ptep), flags)
+    pte_unlock(k, ptep)
+    return page
+
+
+def _page_of_entry(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> i64:
+    """The same for an entry, with the lock of its table held."""
+    if not pte_present(pte):
+        return 0
+    if not flags & FOLL_FORCE and pte & (_PAGE_PRESENT | _PAGE_PROTNONE) == _PAGE_PROTNONE:
+        return 0
+    if flags & FOLL_WRITE and not can_follow_write_pte(pte, flags):
+        return 0
+    page: u64 = vm_normal_page(k, vma, address, pte)
+    if not page:
+        if not is_zero_pfn(k, pte_pfn(pte)):
+            return -EEXIST
+        page = pte_pfn(pte)
+    if flags & FOLL_GET:
+        get_page(k, page)
+    if flags & FOLL_TOUCH:
+        if flags & FOLL_WRITE and not pte_dirty(pte) and not PageDirty(k, page):
+            set_page_dirty(k, page)
+        # Not the accessed bit, which could not be set without risking the dirty bit beside it.
+        mark_page_accessed(k, page)
+    if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED:
+        _mlock_followed(k, page)
+    return page
+
+
+def can_follow_write_pte(pte: u64, flags: u64) -> flag:
+    """Whether a page may be written to: also one whose COW was forced, while it is still dirty."""
+    if pte_write(pte):
+        return True
+    return flags & FOLL_FORCE != 0 and flags & FOLL_COW != 0 and pte_dirty(pte)
+
+
+def _mlock_followed(k: Kernel, page: u64) -> i32:
+    """Mark a page mlocked that was found or faulted in; somebody else's lock leaves it to reclaim.
+
+    Since mlock is counted, whoever maps the page does it.
+    """
+    if k.profile.mlock_counts or PageTransCompound(k, page):
+        return 0
+    if page_mapping_word(k, page) and trylock_page(k, page):
+        mlock_vma_page(k, page)
+        unlock_page(k, page)
+    return 0
+
+
+# ---------------------------------------------------------------- faulting
+
+
+def check_vma_flags(vma: Vma, flags: u64) -> i32:
+    """Whether the VMA's pages may be got at all: 0 or -EFAULT."""
+    if vma.vm_flags & (VM_IO | VM_PFNMAP):
+        return -EFAULT
+    if flags & FOLL_WRITE:
+        if vma.vm_flags & VM_WRITE:
+            return 0
+        # By force only into a copy that is private, never into the file itself.
+        if not flags & FOLL_FORCE or not is_cow_mapping(vma.vm_flags):
+            return -EFAULT
+        return 0
+    if vma.vm_flags & VM_READ:
+        return 0
+    if not flags & FOLL_FORCE or not vma.vm_flags & VM_MAYREAD:
+        return -EFAULT
+    return 0
+
+
+def faultin_page(k: Kernel, vma: Vma, address: u64, state: GupState) -> i32:
+    """Let a fault happen; 0 to look again, -EBUSY if mmap_sem was given up, or another errno.
+
+    Raises `UserfaultPending`, with mmap_sem given up, if nobody would ever resolve it.
+    """
+    flags: u64 = 0
+    if state.flags & (FOLL_POPULATE | FOLL_MLOCK) == FOLL_MLOCK:
+        # mlock on fault: what is there is locked, and nothing brought in.
+        return -ENOENT
+    if state.flags & FOLL_WRITE:
+        flags |= FAULT_FLAG_WRITE
+    if state.nonblocking:
+        flags |= FAULT_FLAG_ALLOW_RETRY
+    if state.flags & FOLL_NOWAIT:
+        flags |= FAULT_FLAG_ALLOW_RETRY | FAULT_FLAG_RETRY_NOWAIT
+    if state.flags & FOLL_TRIED:
+        flags |= FAULT_FLAG_TRIED
+    ret: i32 = handle_mm_fault(k, vma, address, flags)
+    if ret & VM_FAULT_ERROR:
+        if ret & VM_FAULT_OOM:
+            return -ENOMEM
+        return -EHWPOISON if ret & VM_FAULT_HWPOISON else -EFAULT
+    if ret & VM_FAULT_RETRY:
+        if not flags & FAULT_FLAG_RETRY_NOWAIT:
+            state.locked = False
+        if ret & VM_FAULT_UFFD:
+            raise UserfaultPending(address)
+        return -EBUSY
+    if ret & VM_FAULT_WRITE and not vma.vm_flags & VM_WRITE:
+        # COW is done, and the entry stays read-only: the page may be taken as it is.
+        state.flags |= FOLL_COW
+    return 0
+
+
+def find_get_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, state: GupState) -> i64:
+    """Look at `count` pages from `start` on, faulting in what is missing: __get_user_pages().
+
+    Returns how many it came by, or a negative errno if not even one; with FOLL_GET they are added
+    to ``state.pages``. mmap_sem is held, and at return still is if ``state.locked``.
+    """
+    mm.mmap_sem.assert_held_any()
+    wanted: u64 = state.flags
+    vma: Vma = None
+    done: i64 = 0
+    total: i64 = count
+    error: i64
+    page: i64
+    while done < total:
+        if vma is None or start >= vma.vm_end:
+            vma = _find_extend_vma(k, mm, start)
+            if vma is None or check_vma_flags(vma, wanted):
+                return done if done else -EFAULT
+        state.flags = wanted
+        page = _get_one(k, vma, start, state)
+        if page < 0 and page != -EEXIST and page != -ENOENT:
+            error = 0 if page == -EBUSY else page
+            return done if done else error
+        if page > 0 and wanted & FOLL_GET:
+            state.pages.append(page)
+        done += 1
+        start += PAGE_SIZE
+    return done
+
+
+def _get_one(k: Kernel, vma: Vma, address: u64, state: GupState) -> i64:
+    """One page: look, fault, look again, until there is one or an error."""
+    page: i64
+    error: i32
+    while True:
+        page = follow_page_pte(k, vma, address, state.flags)
+        if page:
+            return page
+        error = faultin_page(k, vma, address, state)
+        if error:
+            return error
+
+
+def _find_extend_vma(k: Kernel, mm: Mm, address: u64) -> Vma:
+    """The VMA of an address; a stack that grows for it and is VM_LOCKED is populated."""
+    old: Vma = find_vma(k, mm, address)
+    start: u64 = 0 if old is None else old.vm_start
+    vma: Vma = find_extend_vma(k, mm, address)
+    if vma is not None and vma.vm_start < start and vma.vm_flags & VM_LOCKED:
+        populate_vma_page_range(k, vma, vma.vm_start, start)
+    return vma
+
+
+# ---------------------------------------------------------------- getting pages
+
+
+def get_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, write: bool) -> list:
+    """Get references to the pages of `count` addresses from `start` on (_unlocked()).
+
+    The list is shorter where a page cannot be had. Give each back by `put_user_page`. Raises
+    `UserfaultPending` as an access does; what was got before is given back then.
+    """
+    state: GupState = GupState(True)
+    flags: u64 = FOLL_GET | FOLL_TOUCH | (FOLL_WRITE if write else 0)
+    end: u64 = start + count * PAGE_SIZE
+    got: i64
+    start &= PAGE_MASK
+    mm.mmap_sem.down_read()
+    try:
+        while start < end:
+            state.flags = flags
+            got = find_get_user_pages(k, mm, start, (end - start) >> PAGE_SHIFT, state)
+            if got > 0:
+                start += got << PAGE_SHIFT
+            if state.locked:
+                break
+            # mmap_sem was given up for a page that ought to be there now: once more, and no more.
+            mm.mmap_sem.down_read()
+            state.locked = True
+            state.nonblocking = False
+            state.flags = flags | FOLL_TRIED
+            if start < end and find_get_user_pages(k, mm, start, 1, state) != 1:
+                break
+            start += PAGE_SIZE
+            state.nonblocking = True
+    except UserfaultPending:
+        put_user_pages(k, state.pages)
+        raise
+    mm.mmap_sem.up_read()
+    return state.pages
+
+
+def put_user_page(k: Kernel, page: u64) -> i32:
+    """Give back a reference that `get_user_pages` took."""
+    return put_page(k, page)
+
+
+def put_user_pages(k: Kernel, pages: list) -> i32:
+    """Give back all of a list."""
+    page: u64
+    for page in pages:
+        put_page(k, page)
+    return 0
+
+
+# ---------------------------------------------------------------- populating
+
+
+def populate_vma_page_range(k: Kernel, vma: Vma, start: u64, end: u64) -> i64:
+    """Bring in a range of a VMA, and mlock it if the VMA is. mmap_sem is held, and stays so.
+
+    Returns how many pages from `start` on are there, or a negative errno.
+    """
+    return _populate(k, vma, start, end, GupState(False))
+
+
+def _populate(k: Kernel, vma: Vma, start: u64, end: u64, state: GupState) -> i64:
+    """The same; a nonblocking `state` lets faults give mmap_sem up."""
+    flags: u64 = FOLL_TOUCH | FOLL_POPULATE | FOLL_MLOCK
+    if vma.vm_flags & VM_LOCKONFAULT:
+        flags &= ~FOLL_POPULATE
+    # Private memory gets its copies at once. Shared pages would only be made dirty for nothing.
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        flags |= FOLL_WRITE
+    # Whatever may be accessed at all can be locked; PROT_NONE cannot.
+    if vma.vm_flags & VM_ACCESS_FLAGS:
+        flags |= FOLL_FORCE
+    if start < vma.vm_start or end > vma.vm_end or end < start:
+        BUG("gup.c populate_vma_page_range: the range is not one of the VMA")
+    state.flags = flags
+    return find_get_user_pages(k, vma.vm_mm, start, (end - start) >> PAGE_SHIFT, state)
+
+
+def __mm_populate(k: Kernel, mm: Mm, start: u64, length: u64, ignore_errors: bool) -> i32:
+    """Bring in a range of an address space, VMA by VMA; takes mmap_sem. 0 or a negative errno."""
+    end: u64 = (start + length + PAGE_SIZE - 1) & PAGE_MASK
+    stop: u64
+    got: i64
+    vma: Vma = None
+    state: GupState = GupState(True)
+    state.locked = False
+    start &= PAGE_MASK
+    while start < end:
+        if not state.locked:
+            state.locked = True
+            mm.mmap_sem.down_read()
+            vma = find_vma(k, mm, start)
+        elif start >= vma.vm_end:
+            vma = vma.vm_next
+        if vma is None or vma.vm_start >= end:
+            break
+        stop = end if end < vma.vm_end else vma.vm_end
+        if vma.vm_flags & (VM_IO | VM_PFNMAP):
+            start = stop
+            continue
+        if start < vma.vm_start:
+            start = vma.vm_start
+        got = _populate(k, vma, start, stop, state)
+        if got >= 0:
+            start += got << PAGE_SHIFT
+        elif ignore_errors:
+            start = stop
+        else:
+            mm.mmap_sem.up_read()
+            return got
+    if state.locked:
+        mm.mmap_sem.up_read()
+    return 0
+
+
+def mm_populate(k: Kernel, mm: Mm, start: u64, length: u64) -> i32:
+    """Bring in a range as far as that works, after an mmap that is to be locked or populated."""
+    return __mm_populate(k, mm, start, length, True)

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+"""Shared memory and tmpfs: pages that live in the page cache or in swap (mm/shmem.c, v4.18).
+
+Locks: the page lock of the page, be it in the page cache or in the swap cache; inside it
+mapping->i_pages_lock and what swap needs. A page moves between page cache and swap cache only
+while it is locked.
+
+The kernel has a list of the inodes with pages in swap (shmem_swaplist), which swapoff searches;
+here it searches all shmem files.
+"""
+
+from __future__ import annotations
+
+import cython
+
+if not cython.compiled:
+    from rmap.mm.bits import (
+        AOP_WRITEPAGE_ACTIVATE,
+        EAGAIN,
+        EEXIST,
+        EINVAL,
+        EIO,
+        ENOMEM,
+        GFP_HIGHUSER,
+        GFP_KERNEL,
+        NR_FILE_PAGES,
+        NR_SHMEM,
+        PGMAJFAULT,
+        SGP_CACHE,
+        SGP_READ,
+        SGP_WRITE,
+        VM_FAULT_LOCKED,
+        VM_FAULT_MAJOR,
+        VM_FAULT_OOM,
+        VM_FAULT_SIGBUS,
+        VM_UFFD_MISSING,
+        PG_dirty,
+        PG_referenced,
+        PG_swapbacked,
+        PG_uptodate,
+    )
+    from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.lru import lru_cache_add, mark_page_accessed, put_page
+    from rmap.mm.memcg import mem_cgroup_try_charge, mem_cgroup_try_charge_swap
+    from rmap.mm.memory import VmFault
+    from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup
+    from rmap.mm.page import (
+        ClearPage,
+        PageFlag,
+        PageLocked,
+        PageSwapCache,
+        SetPage,
+        lock_page,
+        mod_lruvec_page_state,
+        page_index,
+        page_mapped,
+        page_mapping,
+        page_private,
+        set_page_mapping,
+        trylock_page,
+        unlock_page,
+    )
+    from rmap.mm.page_alloc import alloc_page
+    from rmap.mm.page_cache import (
+        add_to_page_cache_locked,
+        delete_from_page_cache,
+        find_lock_entry,
+        page_cache_item,
+        radix_to_swp_entry,
+        swp_to_radix_entry,
+    )
+    from rmap.mm.page_dirty import set_page_dirty, wait_on_page_writeback
+    from rmap.mm.swap import free_swap_and_cache, get_swap_page, swap_writepage
+    from rmap.mm.swap_cache import (
+        add_to_swap_cache,
+        delete_from_swap_cache,
+        lookup_swap_cache,
+        read_swap_cache,
+    )
+    from rmap.mm.swap_slots import put_swap_page, swap_free, swap_shmem_alloc
+    from rmap.mm.uffd import handle_userfault, userfaultfd_missing
+    from rmap.scalar import flag, i32, i64, u64
+
+
+# ---------------------------------------------------------------- getting a page
+
+
+def shmem_fault(k: Kernel, vmf: VmFault) -> i32:
+    """Get the page of a fault, locked, in ``vmf.page``. Returns VM_FAULT_ bits."""
+    mapping: AddressSpace = vmf.vma.vm_file.f_mapping
+    vmf.fault_type = VM_FAULT_LOCKED
+    page: i64 = shmem_getpage(k, mapping, vmf.pgoff, SGP_CACHE, vmf.vma.vm_mm.memcg, vmf)
+    if page == -ENOMEM:
+        return VM_FAULT_OOM
+    if page < 0:
+        return VM_FAULT_SIGBUS
+    vmf.page = page
+    return vmf.fault_type
+
+
+def shmem_getpage(
+    k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg: MemCgroup, vmf: VmFault
+) -> i64:
+    """The page at an index, locked, with a reference; a negative errno if it cannot be had.
+
+    0 for a hole that SGP_READ finds, and for a userfault, whose result is then in
+    ``vmf.fault_type``. -EINVAL: beyond the end of the file. shmem_getpage_gfp().
+    """
+    item: i64
+    page: i64
+    while True:
+        item = find_lock_entry(k, mapping, index)
+        if sgp <= SGP_CACHE and index >= mapping.size_pages:
+            if item > 0:
+                unlock_page(k, item)
+                put_page(k, item)
+            return -EINVAL
+        if item > 0:
+            if sgp == SGP_WRITE:
+                mark_page_accessed(k, item)
+            return item
+        if item == 0 and sgp == SGP_READ:
+            return 0
+        if item < 0:
+            page = _swap_in(k, mapping, index, item, memcg, vmf)
+        elif vmf is not None and userfaultfd_missing(vmf.vma):
+            vmf.fault_type = handle_userfault(k, vmf, VM_UFFD_MISSING)
+            return 0
+        else:
+            page = _add_new_page(k, mapping, index, sgp, memcg)
+        if page == -EEXIST:
+            # Somebody was faster, or the slot is another one now: look again.
+            continue
+        if page > 0 and sgp == SGP_WRITE and item < 0:
+            mark_page_accessed(k, page)
+        return page
+
+
+def _add_new_page(k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg: MemCgroup) -> i64:
+    """Fill a hole with a zeroed page, which is locked; a negative errno if that fails."""
+    page: u64 = alloc_page(k, GFP_HIGHUSER)
+    if not page:
+        return -ENOMEM
+    trylock_page(k, page)
+    SetPage(k, page, PG_swapbacked)
+    if sgp == SGP_WRITE:
+        SetPage(k, page, PG_referenced)
+    error: i32 = mem_cgroup_try_charge(k, page, memcg, GFP_KERNEL)
+    if not error:
+        error = add_to_page_cache_locked(k, page, mapping, index, 0)
+    if error:
+        unlock_page(k, page)
+        put_page(k, page)
+        return error
+    lru_cache_add(k, page)
+    SetPage(k, page, PG_uptodate)
+    if index >= mapping.size_pages:
+        # Truncated since we looked; with the page locked it stays as it is now.
+        ClearPage(k, page, PG_dirty)
+        delete_from_page_cache(k, page)
+        unlock_page(k, page)
+        put_page(k, page)
+        return -EINVAL
+    return page
+
+
+def _swap_in(
+    k: Kernel, mapping: AddressSpace, index: u64, item: i64, memcg: MemCgroup, vmf: VmFault
+) -> i64:
+    """Bring a page back from swap, locked; a negative errno if that fails."""
+    entry: u64 = radix_to_swp_entry(item)
+    page: u64 = lookup_swap_cache(k, entry)
+    if not page:
+        if vmf is not None:
+            vmf.fault_type |= VM_FAULT_MAJOR
+            k.vm_stat[PGMAJFAULT] += 1
+            vmf.vma.vm_mm.memcg.stat[PGMAJFAULT] += 1
+        page = read_swap_cache(k, entry, None)
+        if not page:
+            return -EEXIST if page_cache_item(mapping, index) != item else -ENOMEM
+    # The page and the entry must still be each other's when the page is locked.
+    lock_page(k, page)
+    error: i32 = 0
+    swapped: flag = PageSwapCache(k, page) and page_private(k, page) == entry
+    if not swapped or page_cache_item(mapping, index) != item:
+        error = -EEXIST
+    elif not PageFlag(k, page, PG_uptodate):
+        error = -EIO
+    if not error:
+        wait_on_page_writeback(k, page)
+        error = mem_cgroup_try_charge(k, page, memcg, GFP_KERNEL)
+    if not error:
+        error = add_to_page_cache_locked(k, page, mapping, index, item)
+        if error:
+            # The file was truncated, which only tries to lock the page: do the rest for it.
+            delete_from_swap_cache(k, page)
+    if error:
+        unlock_page(k, page)
+        put_page(k, page)
+        return error
+    delete_from_swap_cache(k, page)
+    set_page_dirty(k, page)
+    swap_free(k, entry)
+    return page
+
+
+# ---------------------------------------------------------------- to swap and back
+
+
+def shmem_writepage(k: Kernel, page: u64) -> i32:
+    """Move a locked, unmapped page of shmem to swap, which writes and unlocks it; returns 0.
+
+    AOP_WRITEPAGE_ACTIVATE, with the page still locked, if there is no swap to be had.
+    """
+    if not PageLocked(k, page):
+        BUG_PAGE("shmem.c shmem_writepage: the page is not locked", page)
+    mapping: AddressSpace = page_mapping(k, page)
+    if mapping.unevictable or not _move_to_swap(k, page, mapping):
+        set_page_dirty(k, page)
+        return AOP_WRITEPAGE_ACTIVATE
+    if page_mapped(k, page):
+        BUG_PAGE("shmem.c shmem_writepage: the page is mapped", page)
+    if k.tracer is not None:
+        k.tracer("shmem_writepage", (page, mapping))
+    swap_writepage(k, page)
+    return 0
+
+
+def _move_to_swap(k: Kernel, page: u64, mapping: AddressSpace) -> flag:
+    """Let a page leave the page cache for the swap cache; whether there was a slot for it."""
+    entry: u64 = get_swap_page(k, page)
+    if not entry:
+        return False
+    if mem_cgroup_try_charge_swap(k, page, entry) or add_to_swap_cache(k, page, entry):
+        put_swap_page(k, page, entry)
+        return False
+    swap_shmem_alloc(k, entry)
+    shmem_delete_from_page_cache(k, page, mapping, swp_to_radix_entry(entry))
+    return True
+
+
+def shmem_delete_from_page_cache(k: Kernel, page: u64, mapping: AddressSpace, item: i64) -> i32:
+    """Put the swap entry in the page's place in the page cache."""
+    index: u64 = page_index(k, page)
+    mapping.i_pages_lock.lock()
+    if page_cache_item(mapping, index) != page:
+        BUG_PAGE("shmem.c shmem_delete_from_page_cache: another page is in its place", page)
+    mapping.i_pages[index] = item
+    set_page_mapping(k, page, 0)
+    mapping.nrpages -= 1
+    mod_lruvec_page_state(k, page, NR_FILE_PAGES, -1)
+    mod_lruvec_page_state(k, page, NR_SHMEM, -1)
+    mapping.i_pages_lock.unlock()
+    return put_page(k, page)
+
+
+def shmem_unuse(k: Kernel, entry: u64, page: u64) -> i32:
+    """Bring the page of a swap entry back for swapoff, if a shmem file has it.
+
+    The page is locked and has a reference: both are given back. Returns 0, also if no file has
+    the entry, or -ENOMEM.
+    """
+    error: i32 = 0
+    mapping: AddressSpace
+    if PageSwapCache(k, page) and page_private(k, page) == entry:
+        error = mem_cgroup_try_charge(k, page, k.memcgs[0], GFP_KERNEL)
+        if not error:
+            for mapping in k.mappings:
+                if mapping is None or not mapping.shmem:
+                    continue
+                error = _unuse_mapping(k, mapping, entry, page)
+                if error != -EAGAIN:
+                    break
+        if error != -ENOMEM:
+            error = 0
+    unlock_page(k, page)
+    put_page(k, page)
+    return error
+
+
+def _unuse_mapping(k: Kernel, mapping: AddressSpace, entry: u64, page: u64) -> i32:
+    """The same for one file; -EAGAIN if it has not got the entry."""
+    item: i64 = swp_to_radix_entry(entry)
+    index: u64 = 0
+    found: flag = False
+    at: u64
+    for at, kept in mapping.i_pages.items():
+        if kept == item:
+            index = at
+            found = True
+            break
+    if not found:
+        return -EAGAIN
+    error: i32 = add_to_page_cache_locked(k, page, mapping, index, item)
+    if error == -ENOMEM:
+        return error
+    # Also if the entry was truncated away meanwhile: whoever did that could not lock the page.
+    delete_from_swap_cache(k, page)
+    set_page_dirty(k, page)
+    if not error:
+        swap_free(k, entry)
+    return error
+
+
+def shmem_free_swap(k: Kernel, mapping: AddressSpace, index: u64, item: i64) -> i32:
+    """Forget what a file has in swap at an index, if it is still that; -EAGAIN if not."""
+    mapping.i_pages_lock.lock()
+    if page_cache_item(mapping, index) != item:
+        mapping.i_pages_lock.unlock()
+        return -EAGAIN
+    del mapping.i_pages[index]
+    mapping.i_pages_lock.unlock()
+    free_swap_and_cache(k, radix_to_swp_entry(item))
+    return 0

@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+"""Taking pages out of page tables, and the tables after them (parts of mm/memory.c, v4.18).
+
+Locks: mapping->i_mmap_rwsem (unmap_mapping_pages: for write; unlink_file_vma), the root's
+anon_vma->rwsem (unlink_anon_vmas), then page-table locks, and inside of those what the LRU, swap
+and the memcg need. A page is freed only after the flush of the entries that mapped it: that is
+what the `MmuGather` is for.
+"""
+
+from __future__ import annotations
+
+import cython
+import numpy as np
+
+from rmap.mm.mm_types import column
+
+if not cython.compiled:
+    from rmap.mm.anon_vma import unlink_anon_vmas
+    from rmap.mm.bits import (
+        MAPPING_HANDLE_SHIFT,
+        MAX_GATHER_PAGES,
+        MM_SWAPENTS,
+        NR_MM_COUNTERS,
+        PAGE_SHIFT,
+        PAGE_SIZE,
+        PMD_MASK,
+        PMD_SIZE,
+        PUD_SHIFT,
+        PUD_SIZE,
+        ULONG_MAX,
+        VM_HUGETLB,
+        VM_SEQ_READ,
+    )
+    from rmap.mm.bug import BUG, BUG_PAGE
+    from rmap.mm.i_mmap import unlink_file_vma
+    from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
+    from rmap.mm.lru import mark_page_accessed, put_page
+    from rmap.mm.memory import print_bad_pte, vm_normal_page
+    from rmap.mm.mlock_page import munlock_vma_page_counted
+    from rmap.mm.mm_types import AddressSpace, IntervalNode, Kernel, Mm, Vma
+    from rmap.mm.mmu_notifier import (
+        mmu_notifier_invalidate_range,
+        mmu_notifier_invalidate_range_end,
+        mmu_notifier_invalidate_range_start,
+    )
+    from rmap.mm.page import (
+        PageAnon,
+        PageLocked,
+        PageSwapCache,
+        compound_head,
+        page_mapcount,
+        page_mapping_word,
+    )
+    from rmap.mm.page_dirty import set_page_dirty
+    from rmap.mm.pgtable import (
+        free_pgd_range,
+        is_device_private_entry,
+        is_migration_entry,
+        is_swap_pmd,
+        non_swap_entry,
+        pmd_offset,
+        pmd_trans_huge,
+        pte_dirty,
+        pte_lock,
+        pte_none,
+        pte_offset,
+        pte_present,
+        pte_to_swp_entry,
+        pte_unlock,
+        pte_young,
+        ptep_get_and_clear,
+        swp_offset,
+    )
+    from rmap.mm.rmap_counts import page_remove_rmap
+    from rmap.mm.swap import free_swap_and_cache, free_swap_cache
+    from rmap.mm.tlb import (
+        dec_tlb_flush_pending,
+        flush_tlb_batched_pending,
+        flush_tlb_mm,
+        flush_tlb_range,
+        inc_tlb_flush_pending,
+    )
+    from rmap.mm.vma import add_mm_counter, mm_counter, update_hiwater_rss, vma_pages
+    from rmap.scalar import flag, i32, i64, u32, u64
+
+
+class MmuGather:
+    """struct mmu_gather: pages whose entries are gone, until the flush lets them be freed.
+
+    ``[start, end)`` is what has to be flushed, empty if `end` is 0. `rss` is what the table that
+    is being zapped takes from the mm's counters.
+    """
+
+    def __init__(self, mm: Mm) -> None:
+        self.mm = mm
+        self.fullmm = False
+        self.start = 0
+        self.end = 0
+        self.pages = column(64, np.uintc)
+        self.nr = 0
+        self.rss = column(NR_MM_COUNTERS, np.longlong)
+
+    def grow(self) -> i32:
+        """Make room for more pages."""
+        larger = np.zeros(min(4 * len(self.pages), MAX_GATHER_PAGES), np.uintc)
+        larger[: len(self.pages)] = self.pages
+        self.pages = memoryview(larger)
+        return 0
+
+
+class ZapDetails:
+    """struct zap_details: leave alone what is not a page of `check_mapping`, if that is set.
+
+    A zap with details, whatever they say, leaves entries alone that are not present.
+    """
+
+    def __init__(self, check_mapping: AddressSpace) -> None:
+        self.check_mapping = check_mapping
+
+
+# ---------------------------------------------------------------- gathering
+
+
+def tlb_gather_mmu(k: Kernel, mm: Mm, start: u64, end: u64) -> MmuGather:
+    """Begin to take ``[start, end)`` away; 0 to ``ULONG_MAX`` for all of a dying mm."""
+    tlb: MmuGather = MmuGather(mm)
+    tlb.fullmm = start == 0 and end == ULONG_MAX
+    inc_tlb_flush_pending(k, mm)
+    return tlb
+
+
+def tlb_finish_mmu(k: Kernel, tlb: MmuGather, start: u64, end: u64) -> i32:
+    """Flush and free what was gathered.
+
+    If another CPU gathers from the same mm, it may have emptied entries that this one found empty
+    and did not note: then the whole range is flushed.
+    """
+    if tlb.mm.tlb_flush_pending > 1:
+        tlb_adjust_range(tlb, start, end)
+    tlb_flush_mmu(k, tlb)
+    dec_tlb_flush_pending(k, tlb.mm)
+    return 0
+
+
+def tlb_adjust_range(tlb: MmuGather, start: u64, end: u64) -> i32:
+    """Note that a range has to be flushed."""
+    if tlb.end == 0:
+        tlb.start = start
+        tlb.end = end
+        return 0
+    if start < tlb.start:
+        tlb.start = start
+    if end > tlb.end:
+        tlb.end = end
+    return 0
+
+
+def tlb_remove_page(tlb: MmuGather, page: u64) -> flag:
+    """Keep a page to be freed after the flush; whether that was the last that could be kept."""
+    if tlb.nr == len(tlb.pages):
+        tlb.grow()
+    tlb.pages[tlb.nr] = page
+    tlb.nr += 1
+    return tlb.nr == MAX_GATHER_PAGES
+
+
+def tlb_flush_mmu_tlbonly(k: Kernel, tlb: MmuGather) -> i32:
+    """Flush what was noted, here and in secondary MMUs."""
+    if tlb.end == 0:
+        return 0
+    if tlb.fullmm:
+        flush_tlb_mm(k, tlb.mm)
+    else:
+        flush_tlb_range(k, tlb.mm, tlb.start, tlb.end)
+    mmu_notifier_invalidate_range(k, tlb.mm, tlb.start, tlb.end)
+    tlb.start = 0
+    tlb.end = 0
+    return 0
+
+
+def tlb_flush_mmu_free(k: Kernel, tlb: MmuGather) -> i32:
+    """Drop the references of the pages kept; no CPU can reach them any more.
+
+    free_pages_and_swap_cache(), mm/swap_state.c (v4.18).
+    """
+    i: i64
+    page: u64
+    for i in range(tlb.nr):
+        page = tlb.pages[i]
+        if PageSwapCache(k, page):
+            free_swap_cache(k, page)
+        put_page(k, page)
+    tlb.nr = 0
+    return 0
+
+
+def tlb_flush_mmu(k: Kernel, tlb: MmuGather) -> i32:
+    """Flush, then free."""
+    tlb_flush_mmu_tlbonly(k, tlb)
+    return tlb_flush_mmu_free(k, tlb)
+
+
+# ---------------------------------------------------------------- zapping
+
+
+def unmap_vmas(k: Kernel, tlb: MmuGather, vma: Vma, start: u64, end: u64) -> i32:
+    """Unmap ``[start, end)`` in a list of VMAs that begins with `vma`. The caller flushes."""
+    mm: Mm = tlb.mm
+    mmu_notifier_invalidate_range_start(k, mm, start, end)
+    while vma is not None and vma.vm_start < end:
+        unmap_single_vma(k, tlb, vma, start, end, None)
+        vma = vma.vm_next
+    mmu_notifier_invalidate_range_end(k, mm, start, end)
+    return 0
+
+
+def zap_page_range(k: Kernel, vma: Vma, start: u64, size: u64) -> i32:
+    """Unmap a range, of the VMA and of those behind it as far as it reaches.
+
+    Flushed even where nothing was found: another CPU with mmap_sem for read may have emptied the
+    entries a moment ago, and not flushed yet.
+    """
+    mm: Mm = vma.vm_mm
+    end: u64 = start + size
+    tlb: MmuGather = tlb_gather_mmu(k, mm, start, end)
+    update_hiwater_rss(k, mm)
+    mmu_notifier_invalidate_range_start(k, mm, start, end)
+    while vma is not None and vma.vm_start < end:
+        unmap_single_vma(k, tlb, vma, start, end, None)
+        flush_tlb_range(k, mm, start, end)
+        vma = vma.vm_next
+    mmu_notifier_invalidate_range_end(k, mm, start, end)
+    return tlb_finish_mmu(k, tlb, start, end)
+
+
+def zap_page_range_single(k: Kernel, vma: Vma, start: u64, size: u64, details: ZapDetails) -> i32:
+    """Unmap a range of one VMA, as far as `details` permit."""
+    mm: Mm = vma.vm_mm
+    end: u64 = start + size
+    tlb: MmuGather = tlb_gather_mmu(k, mm, start, end)
+    update_hiwater_rss(k, mm)
+    mmu_notifier_invalidate_range_start(k, mm, start, end)
+    unmap_single_vma(k, tlb, vma, start, end, details)
+    mmu_notifier_invalidate_range_end(k, mm, start, end)
+    return tlb_finish_mmu(k, tlb, start, end)
+
+
+def unmap_single_vma(
+    k: Kernel, tlb: MmuGather, vma: Vma, start: u64, end: u64, details: ZapDetails
+) -> i32:
+    """Unmap what a VMA has of ``[start, end)``."""
+    first: u64 = start if start > vma.vm_start else vma.vm_start
+    last: u64 = end if end < vma.vm_end else vma.vm_end
+    if first >= last:
+        return 0
+    if vma.vm_flags & VM_HUGETLB:
+        BUG("memory.c unmap_single_vma: hugetlb VMAs have their own way")
+    return unmap_page_range(k, tlb, vma, first, last, details)
+
+
+def unmap_page_range(
+    k: Kernel, tlb: MmuGather, vma: Vma, address: u64, end: u64, details: ZapDetails
+) -> i32:
+    """Unmap a range inside of a VMA, table by table; absent upper tables are skipped whole."""
+    mm: Mm = vma.vm_mm
+    pmd: u64
+    stop: u64
+    while address < end:
+        pmd = pmd_offset(k, mm, address)
+        if not pmd:
+            address = ((address >> PUD_SHIFT) << PUD_SHIFT) + PUD_SIZE
+            continue
+        stop = (address & PMD_MASK) + PMD_SIZE
+        if stop > end:
+            stop = end
+        zap_pmd(k, tlb, vma, pmd, address, stop, details)
+        address = stop
+    return 0
+
+
+def zap_pmd(
+    k: Kernel, tlb: MmuGather, vma: Vma, pmd: u64, address: u64, end: u64, details: ZapDetails
+) -> i32:
+    """Unmap a range below one PMD."""
+    pmde: u64 = k.pt[pmd]
+    if is_swap_pmd(pmde) or pmd_trans_huge(pmde):
+        BUG("memory.c zap_pmd_range: a huge page is mapped")
+    if pte_none(pmde):
+        return 0
+    while address != end:
+        address = zap_pte_range(k, tlb, vma, pmd, address, end, details)
+    return 0
+
+
+def zap_pte_range(
+    k: Kernel, tlb: MmuGather, vma: Vma, pmd: u64, address: u64, end: u64, details: ZapDetails
+) -> u64:
+    """Empty entries of one table, with its lock held; returns how far it came.
+
+    It stops early when no more pages can be kept. A dirty page of a file is flushed for before the
+    lock is dropped: once the entry is seen empty, the page may be cleaned and must not be written
+    to through a stale translation.
+    """
+    mm: Mm = tlb.mm
+    force_flush: flag = False
+    ptep: u64 = pte_offset(k, pmd, address)
+    first: u64 = ptep
+    i: i32
+    for i in range(NR_MM_COUNTERS):
+        tlb.rss[i] = 0
+    pte_lock(k, first)
+    flush_tlb_batched_pending(k, mm)
+    pte: u64
+    step: i32
+    while address != end:
+        pte = k.pt[ptep]
+        if not pte_none(pte):
+            if pte_present(pte):
+                step = zap_present_pte(k, tlb, vma, address, ptep, pte, details)
+                if step:
+                    force_flush = True
+                if step > 1:
+                    address += PAGE_SIZE
+                    break
+            else:
+                zap_absent_pte(k, tlb, vma, address, ptep, pte, details)
+        address += PAGE_SIZE
+        ptep += 1
+    for i in range(NR_MM_COUNTERS):
+        if tlb.rss[i]:
+            add_mm_counter(k, mm, i, tlb.rss[i])
+    if force_flush:
+        tlb_flush_mmu_tlbonly(k, tlb)
+    pte_unlock(k, first)
+    if force_flush:
+        tlb_flush_mmu_free(k, tlb)
+    return address
+
+
+def zap_present_pte(
+    k: Kernel, tlb: MmuGather, vma: Vma, address: u64, ptep: u64, pte: u64, details: ZapDetails
+) -> i32:
+    """Empty a present entry; 1 if a flush must come under the lock, 2 if no page can be kept."""
+    page: u64 = vm_normal_page(k, vma, address, pte)
+    if details is not None and page and not _page_wanted(k, details, page):
+        return 0
+    pte = ptep_get_and_clear(k, tlb.mm, address, ptep)
+    tlb_adjust_range(tlb, address, address + PAGE_SIZE)
+    if not page:
+        return 0
+    flush: i32 = 0
+    if not PageAnon(k, page):
+        if pte_dirty(pte):
+            flush = 1
+            set_page_dirty(k, page)
+        if pte_young(pte) and not vma.vm_flags & VM_SEQ_READ:
+            mark_page_accessed(k, page)
+    tlb.rss[mm_counter(k, page)] -= 1
+    page_remove_rmap(k, page, False)
+    if k.profile.mlock_counts:
+        munlock_vma_page_counted(k, page, vma, False)
+    if page_mapcount(k, page) < 0:
+        print_bad_pte(k, vma, address, pte, page)
+    if tlb_remove_page(tlb, page):
+        return 2
+    return flush
+
+
+def _page_wanted(k: Kernel, details: ZapDetails, page: u64) -> flag:
+    """Whether the page is one of the mapping that is to be unmapped: not a private copy."""
+    mapping: AddressSpace = details.check_mapping
+    word: u32
+    if mapping is None:
+        return True
+    word = page_mapping_word(k, compound_head(k, page))
+    return word == mapping.handle << MAPPING_HANDLE_SHIFT
+
+
+def zap_absent_pte(
+    k: Kernel, tlb: MmuGather, vma: Vma, address: u64, ptep: u64, pte: u64, details: ZapDetails
+) -> i32:
+    """Empty an entry that holds a swap entry of whatever kind."""
+    entry: u64 = pte_to_swp_entry(pte)
+    page: u64
+    if non_swap_entry(entry) and is_device_private_entry(entry):
+        page = swp_offset(entry)
+        if details is not None and not _page_wanted(k, details, page):
+            return 0
+        ptep_get_and_clear(k, tlb.mm, address, ptep)
+        tlb.rss[mm_counter(k, page)] -= 1
+        page_remove_rmap(k, page, False)
+        put_page(k, page)
+        return 0
+    if details is not None:
+        return 0
+    if not non_swap_entry(entry):
+        tlb.rss[MM_SWAPENTS] -= 1
+    elif is_migration_entry(entry):
+        page = swp_offset(entry)
+        if not PageLocked(k, page):
+            BUG_PAGE("swapops.h migration_entry_to_page: the page is not locked", page)
+        tlb.rss[mm_counter(k, page)] -= 1
+    if not free_swap_and_cache(k, entry):
+        print_bad_pte(k, vma, address, pte, 0)
+    ptep_get_and_clear(k, tlb.mm, address, ptep)
+    return 0
+
+
+# ---------------------------------------------------------------- pages of a file
+
+
+def unmap_mapping_pages(
+    k: Kernel, mapping: AddressSpace, start: u64, nr: u64, even_cows: flag
+) -> i32:
+    """Unmap `nr` pages of a file from `start` on, wherever they are mapped; 0 is all behind.
+
+    With `even_cows` the private copies go as well, as when the file is truncated.
+    """
+    last: u64 = start + nr - 1 if nr and start + nr - 1 >= start else ULONG_MAX
+    details: ZapDetails = ZapDetails(None if even_cows else mapping)
+    mapping.i_mmap_rwsem.down_write()
+    node: IntervalNode = interval_tree_iter_first(mapping.i_mmap, start, last)
+    vma: Vma
+    while node is not None:
+        vma = node.vma
+        unmap_mapping_vma(k, vma, start, last, details)
+        node = interval_tree_iter_next(node, start, last)
+    mapping.i_mmap_rwsem.up_write()
+    return 0
+
+
+def unmap_mapping_vma(k: Kernel, vma: Vma, start: u64, last: u64, details: ZapDetails) -> i32:
+    """Unmap what a VMA maps of the pages `start` to `last` of its file."""
+    end: u64 = vma.vm_pgoff + vma_pages(vma) - 1
+    first: u64 = start if start > vma.vm_pgoff else vma.vm_pgoff
+    if last < end:
+        end = last
+    address: u64 = vma.vm_start + ((first - vma.vm_pgoff) << PAGE_SHIFT)
+    return zap_page_range_single(k, vma, address, (end - first + 1) << PAGE_SHIFT, details)
+
+
+# ---------------------------------------------------------------- page tables
+
+
+def free_pgtables(k: Kernel, tlb: MmuGather, vma: Vma, floor: u64, ceiling: u64) -> i32:
+    """Unlink a list of VMAs, which are unmapped, from rmap, and free their page tables.
+
+    Tables that reach below `floor` or above `ceiling` (0 is the end of the address space) stay.
+    Rmap first: a walk that is under way may still look into the tables.
+    """
+    following: Vma
+    start: u64
+    while vma is not None:
+        following = vma.vm_next
+        start = vma.vm_start
+        unlink_anon_vmas(k, vma)
+        unlink_file_vma(vma)
+        # VMAs close together are likely to share tables: one descent for all of them.
+        while following is not None and following.vm_start <= vma.vm_end + PMD_SIZE:
+            vma = following
+            following = vma.vm_next
+            unlink_anon_vmas(k, vma)
+            unlink_file_vma(vma)
+        free_pgd_range(
+            k,
+            tlb.mm,
+            start,
+            vma.vm_end,
+            floor,
+            ceiling if following is None else following.vm_start,
+        )
+        vma = following
+    return 0
