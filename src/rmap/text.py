@@ -7,6 +7,8 @@ forge a line of our output, an escape sequence would reprogram the terminal that
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -54,3 +56,21 @@ def short_bytes(count: int) -> str:
     ('2 MiB', '1.5 KiB', '0')
     """
     return human_bytes(count).replace(".0 ", " ") if count else "0"
+
+
+def aligned(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table with a heading; columns whose title is in `right` end together.
+
+    >>> list(aligned(("NAME", "SIZE"), [("a", "10")], right=("SIZE",)))
+    ['NAME  SIZE', 'a       10']
+    """
+    lines = [titles, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            text.rjust(width) if title in right else text.ljust(width)
+            for text, width, title in zip(line, widths, titles, strict=True)
+        )
+        yield "  ".join(cells).rstrip()

@@ -15,8 +15,9 @@ from typing import Annotated
 
 import typer
 
-from rmap.cli import fsck, report, snapshot, sql, who
+from rmap.cli import fsck, report, snapshot, sql, tree, who
 from rmap.cli import map as map_
+from rmap.cli import run as run_
 from rmap.cli.common import OutputClosed, complain
 from rmap.errors import RmapError
 
@@ -49,6 +50,8 @@ for _module, _name in (
     (map_, "map"),
     (snapshot, "snapshot"),
     (sql, "sql"),
+    (run_, "run"),
+    (tree, "tree"),
 ):
     app.command(_name, epilog=_module.EPILOG)(_module.command)
 

@@ -103,8 +103,8 @@ def document(answer: Report, limit: int = 0) -> Document:
         "rmap.report/1",
         [
             _groups(answer, listed),
-            _matrix(answer),
-            _pairs(answer),
+            matrix(answer),
+            pairs(answer),
             _kinds(answer),
             _unread(answer),
         ],
@@ -164,7 +164,7 @@ def _names(answer: Report) -> list[str]:
     return [*names, _OTHERS] if answer.shared.others else names
 
 
-def _matrix(answer: Report) -> Records:
+def matrix(answer: Report) -> Records:
     """The matrix for people: the largest groups against each other and all others."""
     names, size = _names(answer), answer.shared.size
     shown = list(range(min(_MATRIX_GROUPS, len(answer.shared.keys))))
@@ -189,10 +189,10 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:6]}…{name[-7:]}"
 
 
-def _pairs(answer: Report) -> Records:
+def pairs(answer: Report) -> Records:
     """The same for programs: every pair that shares something, and each group with itself."""
 
-    def pairs() -> Iterator[tuple[Any, ...]]:
+    def listed() -> Iterator[tuple[Any, ...]]:
         single = answer.by == "process"
         keys: list[Any] = [int(key) if single else key for key in answer.shared.keys]
         keys += [None] if answer.shared.others else []  # all other processes
@@ -202,7 +202,7 @@ def _pairs(answer: Report) -> Records:
                     yield first, second, int(answer.shared.size[a, b])
 
     columns = (Column("a", "A"), Column("b", "B"), Column("bytes", "BOTH MAP", Unit.BYTES))
-    return Records("shared", columns, list(pairs()), audience=Audience.PROGRAMS)
+    return Records("shared", columns, list(listed()), audience=Audience.PROGRAMS)
 
 
 def _kinds(answer: Report) -> Records:

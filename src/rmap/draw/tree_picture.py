@@ -240,8 +240,8 @@ def _card(scene: Scene, item: ForestNode | Folded, column: _Column) -> None:
 
 def _counter_lines(node: ForestNode) -> list[str]:
     refcount, pages = f"refcount {node.refcount}", plural(node.pages, "page")
-    if node.is_freed:
-        return ["FREED", "", pages]
+    if node.refcount <= 0:
+        return ["FREED" if node.is_freed else "inferred", "", pages]
     if node.degree is not None:
         return [refcount, f"degree {node.degree}", pages]
     if node.num_children is not None:

@@ -18,6 +18,7 @@ from rmap.draw.tree_view import (
     view,
 )
 from rmap.query.tree import Family, Forest, ForestNode, ForestVma, Strip, strips
+from rmap.text import aligned
 
 _HOW_TO_READ = (
     "CHAIN: the VMA's anon_vmas, newest first; its own, which new pages are given, has a *.",
@@ -47,7 +48,7 @@ def tree_text(forest: Forest, source: str, limit: int = LIMIT) -> list[str]:
             f"... and {plural(left, 'smaller family', 'smaller families')}; all: --limit 0",
         ]
     if forest.families:
-        lines += ["", *_HOW_TO_READ]
+        lines += ["", *(_HOW_TO_READ[1:] if forest.inferred else _HOW_TO_READ)]
     return lines
 
 
@@ -65,12 +66,14 @@ def _family(forest: Forest, shown: View) -> Iterator[str]:
     numbers = {node.anon_vma: str(node.number) for node in family.nodes}
     if shown.vmas:
         yield ""
-        yield from _table(_VMA_TITLES, [_vma_row(forest, numbers, vma) for vma in shown.vmas])
+        rows = [_vma_row(forest, numbers, vma) for vma in shown.vmas]
+        yield from (f"  {line}" for line in aligned(_VMA_TITLES, rows))
     if shown.left_vmas:
         yield f"  ... and {plural(shown.left_vmas, 'VMA')} more"
     if shown.pages:
         yield ""
-        yield from _table(_PAGE_TITLES, list(_page_rows(family, shown, numbers)))
+        rows = list(_page_rows(family, shown, numbers))
+        yield from (f"  {line}" for line in aligned(_PAGE_TITLES, rows, _RIGHT))
     if shown.left_pages:
         yield f"  ... and {plural(shown.left_pages, 'run')} of pages more"
 
@@ -100,7 +103,7 @@ def _node_text(item: ForestNode | Folded) -> str:
         pages = plural(item.pages, "page")
         return f"... {item.count:,} more like anon_vma {item.like.number}, {pages} together"
     what = f"anon_vma {item.number}: {counters(item)}, {plural(item.pages, 'page')}"
-    return what if item.owners or item.is_freed else f"{what}; no VMA has it as its own"
+    return what if item.owners or item.refcount <= 0 else f"{what}; no VMA has it as its own"
 
 
 def _vma_row(forest: Forest, numbers: dict[int, str], vma: ForestVma) -> tuple[str, ...]:
@@ -139,16 +142,3 @@ def _page_rows(family: Family, shown: View, numbers: dict[int, str]) -> Iterator
             numbers[run.anon_vma], str(run.pages), page_place(family, run), str(run.mapcount),
             str(run.visited), str(run.found), listed,
         )  # fmt: skip
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of an aligned table, indented by two blanks."""
-    lines = [titles, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [title in _RIGHT for title in titles]
-    for line in lines:
-        cells = [
-            text.rjust(width) if is_right else text.ljust(width)
-            for text, width, is_right in zip(line, widths, right, strict=True)
-        ]
-        yield ("  " + "  ".join(cells)).rstrip()

@@ -134,6 +134,8 @@ def counters(node: ForestNode) -> str:
     """Return the counters of an anon_vma, those that are known."""
     if node.is_freed:
         return "FREED"
+    if node.refcount < 0:
+        return "root of the family"
     parts = [f"refcount {node.refcount}"]
     if node.degree is not None:
         parts.append(f"degree {node.degree}")
@@ -155,21 +157,30 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {nouns or noun + ('es' if noun.endswith('s') else 's')}"
 
 
+#: Said of a forest that was concluded from shared pages.
+INFERRED = (
+    "Inferred: no anon_vma is visible in /proc, but VMAs that map the same anonymous page hang on "
+    "the anon_vmas of one family. Each family is shown with its root alone; the kernel may have "
+    "one more for every fork."
+)
+
+
 def describe(forest: Forest, source: str) -> str:
-    """Say in a sentence or two what a drawing of a forest shows."""
+    """Say in a few sentences what a drawing of a forest shows."""
     families = forest.families
+    note = f" {INFERRED}" if forest.inferred else ""
     if not families:
-        return f"{source} has no anon_vma: nothing private was ever written."
-    nodes = sum(len(family.nodes) for family in families)
+        return f"{source}: no anon_vma, since nothing private was ever written.{note}"
     vmas = sum(len(family.vmas) for family in families)
     pids = {pid for family in families for pid in family.pids}
-    text = (
-        f"{source}: {plural(nodes, 'anon_vma')} in "
-        f"{plural(len(families), 'family', 'families')}, on which "
-        f"{plural(vmas, 'VMA')} of {plural(len(pids), 'process')} hang."
-    )
-    walked = walk_sentence(forest)
-    return f"{text} {walked}" if walked else text
+    hanging = f"on which {plural(vmas, 'VMA')} of {plural(len(pids), 'process')} hang"
+    number = plural(len(families), "family", "families")
+    if forest.inferred:
+        text = f"{source}: {number} of anon_vmas, {hanging}."
+    else:
+        nodes = sum(len(family.nodes) for family in families)
+        text = f"{source}: {plural(nodes, 'anon_vma')} in {number}, {hanging}."
+    return f"{text} {walk_sentence(forest)}".rstrip() + note
 
 
 def walk_sentence(forest: Forest) -> str:
@@ -182,5 +193,6 @@ def walk_sentence(forest: Forest) -> str:
     found = sum(run.pages * run.found for run in runs)
     return (
         f"They own {plural(pages, 'mapped page')}; a reverse-map walk of one looks at "
-        f"{visited / pages:.1f} VMAs on average and finds {found / pages:.1f} mappings."
+        f"{'at most ' if forest.inferred else ''}{visited / pages:.1f} VMAs on average and finds "
+        f"{found / pages:.1f} mappings."
     )

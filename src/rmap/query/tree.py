@@ -64,7 +64,7 @@ class ForestNode:
     tree: tuple[int, ...]  #: VMAs in its interval tree, in order
     owners: tuple[int, ...]  #: VMAs whose vma->anon_vma it is
     pages: int  #: mapped pages whose mapping names it
-    refcount: int
+    refcount: int  #: -1 unknown
     degree: int | None
     num_children: int | None
     num_active_vmas: int | None
@@ -72,7 +72,7 @@ class ForestNode:
     @property
     def is_freed(self) -> bool:
         """Whether it was given back to the slab, and something leads to it all the same."""
-        return self.refcount <= 0
+        return self.refcount == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +133,15 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """All families that were asked for, largest first (by VMAs, then by root)."""
+    """All families that were asked for, largest first (by VMAs, then by root).
+
+    `inferred` says that the image has no anon_vmas, and what stands here was concluded from shared
+    pages (`rmap.query.infer`).
+    """
 
     image: MemoryImage
     families: tuple[Family, ...]
+    inferred: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -146,11 +151,11 @@ class Forest:
 
 def has_anon_vmas(image: MemoryImage) -> bool:
     """Whether the image's source could see anon_vmas (``/proc`` cannot)."""
-    return str(image.machine["source"][0]) != "proc" or len(image.tables["anon_vmas"]) > 0
+    return len(image.tables["anon_vmas"]) > 0 or str(image.machine["source"][0]) == "model"
 
 
 def forest(image: MemoryImage, pids: Collection[int] | None = None) -> Forest:
-    """Compute the anon_vma forest.
+    """Compute the anon_vma forest; that of an image without anon_vmas is inferred.
 
     Parameters
     ----------
@@ -168,6 +173,11 @@ def forest(image: MemoryImage, pids: Collection[int] | None = None) -> Forest:
     if pids is not None:
         grouping = group_processes(image, "process", pids)
         wanted = set(grouping.member_mms.tolist())
+    is_inferred = not has_anon_vmas(image)
+    if is_inferred:
+        from rmap.query.infer import inferred
+
+        image = inferred(image)
     grower = _Grower(image)
     families = []
     for root in grower.roots:
@@ -175,7 +185,7 @@ def forest(image: MemoryImage, pids: Collection[int] | None = None) -> Forest:
         if wanted is None or any(vma.mm in wanted for vma in family.vmas):
             families.append(family)
     families.sort(key=lambda family: (-len(family.vmas), family.root))
-    return Forest(image, tuple(families))
+    return Forest(image, tuple(families), is_inferred)
 
 
 def strips(image: MemoryImage, vma: int) -> list[Strip]:
@@ -390,7 +400,7 @@ class _Grower:
         by_row = {vma.vma: vma for vma in vmas}
         for run in pages:
             mapping = [by_row.get(row) or self._vma(row) for row in run.vmas if row >= 0]
-            if mapping and self.refcount[run.anon_vma] <= 0:
+            if mapping and self.refcount[run.anon_vma] == 0:
                 found.append(self._freed_owner(run, mapping[0]))
                 continue
             found += [self._outside(run, vma) for vma in mapping if run.anon_vma not in vma.chain]
@@ -435,7 +445,7 @@ class _Grower:
         """Anon_vmas that a VMA leads to although they were freed."""
         for vma in vmas:
             for anon_vma in dict.fromkeys((vma.anon_vma, *vma.chain)):
-                if anon_vma >= 0 and self.refcount[anon_vma] <= 0:
+                if anon_vma >= 0 and self.refcount[anon_vma] == 0:
                     text = (
                         f"{called(vma)} leads to anon_vma {self.number[anon_vma]}, which was freed"
                     )

@@ -104,7 +104,7 @@ def _bind_option(
     spec: Spec, word: Word, scope: Scope | None, waiting: list[Param], values: Values
 ) -> None:
     """Give one of the words after the required ones its place."""
-    text = word.fill(scope) if scope is not None or word.is_literal else ""
+    text = _known(word, scope)
     key, colon, _ = word.text.partition(":")
     if text in spec.flags:
         name, value = spec.flags[text]
@@ -119,6 +119,13 @@ def _bind_option(
         raise WordError(f"{text or word.text!r} is one word too many; the line is: {spec.usage}")
 
 
+def _known(word: Word, scope: Scope | None) -> str:
+    """Return a word's text, or nothing if it has holes and these cannot be filled yet."""
+    if word.is_literal:
+        return word.text
+    return word.fill(scope) if scope is not None else ""
+
+
 def _without_key(word: Word, length: int) -> tuple[Any, ...]:
     """Return the pieces of ``key:VALUE`` without the key; a key has no holes."""
     if word.is_literal:
@@ -131,7 +138,7 @@ def _without_key(word: Word, length: int) -> tuple[Any, ...]:
 def _convert(spec: Spec, kind: Kind, word: Word, scope: Scope | None) -> Any:
     if scope is None and not word.is_literal:
         return None
-    text = word.text if scope is None else word.fill(scope)
+    text = word.text if word.is_literal or scope is None else word.fill(scope)
     try:
         return kind.convert(text)
     except WordError as error:

@@ -30,8 +30,9 @@ REGIONS = 4096
 FILES = 4096
 CGROUPS = 1024
 PINS = 4096
-#: Lines of output: of print, who, walk and the like, and of the trace.
+#: Lines of output: of print, who, walk and the like; and lines of the trace, which is cut there.
 OUTPUT_LINES = 200_000
+TRACE_LINES = 200_000
 #: Magnitude of a number; nesting of an expression, and its numbers, names and signs.
 NUMBER = 1 << 62
 EXPRESSION_DEPTH = 40

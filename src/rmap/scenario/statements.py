@@ -83,7 +83,10 @@ _ADDRESS_SPACE = (
     Spec("munlock", "Unlock them.", _RANGE),
     Spec("brk", "Make the heap LEN pages long; [heap] is its region.",
          (_P, Param("len", LENGTH))),
-    Spec("userfaultfd", "Register pages for missing faults.", _RANGE),
+    Spec("userfaultfd", "Register pages: who touches a missing one waits until it is provided.",
+         _RANGE),
+    Spec("provide", "Provide registered pages, with the number of the operation or the zero page.",
+         _RANGE, flags={"zero": ("zero", True)}),
 )  # fmt: skip
 
 _ACCESS = (
@@ -125,7 +128,8 @@ _RECLAIM = (
     Spec("reclaim", "Reclaim N pages, of the machine or of a cgroup.",
          (Param("pages", Kind("N", number_in(0, limits.RAM_PAGES, "the number of pages"))),),
          keyed=_IN),
-    Spec("age", "Age the active lists: move what was not referenced to the inactive ones.", (),
+    Spec("age", "Age N active pages, or all: those not referenced go to the inactive lists.",
+         (Param("pages", Kind("N", number_in(0, limits.RAM_PAGES, "the number of pages")), True),),
          keyed=_IN),
     Spec("idle", "Mark pages idle, as /sys/kernel/mm/page_idle does.", _RANGE),
     Spec("swapoff", "Bring back all that is in the swap area, and give it up."),

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The quantities of `rmap.scenario.quantities`, measured on a machine. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rmap.mm import bits, content
+from rmap.mm.bits import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
+from rmap.mm.mm_types import AnonVma, Vma
+from rmap.mm.page import page_mapcount
+from rmap.mm.pgtable import pte_dirty, pte_pfn, pte_present, pte_write, pte_young
+from rmap.mm.profile import QUIRKS
+from rmap.model import Process
+from rmap.scenario.errors import WordError
+from rmap.scenario.grammar import Values
+from rmap.scenario.state import State
+
+_ANON_TAG, _TAGS, _SHIFT = bits.PAGE_MAPPING_ANON, bits.PAGE_MAPPING_FLAGS, 2
+
+
+# ------------------------------------------------------------ of a page
+
+
+def _where(state: State, v: Values) -> tuple[Process, int]:
+    process = state.process(v["process"])
+    return process, state.address(process, v["region"], v["off"])
+
+
+def _pte(state: State, v: Values) -> int:
+    process, address = _where(state, v)
+    return process.pte(address)
+
+
+def _page(state: State, v: Values) -> int:
+    """The frame of the page there, 0 if none (the zero page is none)."""
+    pte = _pte(state, v)
+    page = int(pte_pfn(pte)) if pte_present(pte) else 0
+    return 0 if page == state.machine.kernel.zero_page else page
+
+
+def _of_page(field: str) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        page = _page(state, v)
+        return int(getattr(state.machine.kernel, field)[page]) if page else 0
+
+    return measure
+
+
+def _mapcount(state: State, v: Values) -> int:
+    page = _page(state, v)
+    return int(page_mapcount(state.machine.kernel, page)) if page else 0
+
+
+def owner_of(state: State, page: int) -> int:
+    """The number of the anon_vma that page->mapping names, 0 if it names none."""
+    mapping = int(state.machine.kernel.pg_mapping[page]) if page else 0
+    return mapping >> _SHIFT if mapping & _TAGS == _ANON_TAG else 0
+
+
+def value_of(state: State, page: int) -> int:
+    """The 32-bit number at the start of a page."""
+    return int.from_bytes(content.page_read(state.machine.kernel, page, 0, 4), "little")
+
+
+def _value(state: State, v: Values) -> int:
+    page = _page(state, v)
+    return value_of(state, page) if page else 0
+
+
+def _flag(state: State, v: Values) -> int:
+    page = _page(state, v)
+    bit = getattr(bits, f"PG_{v['flag']}")
+    return int(bool(page and state.machine.kernel.pg_flags[page] & bit))
+
+
+def _idle(state: State, v: Values) -> int:
+    page = _page(state, v)
+    return int(bool(page and state.machine.page_idle(page)))
+
+
+def _zero(state: State, v: Values) -> int:
+    pte = _pte(state, v)
+    zero = state.machine.kernel.zero_page
+    return int(bool(zero and pte_present(pte) and pte_pfn(pte) == zero))
+
+
+def _walk(which: str) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        page = _page(state, v)
+        if not page:
+            return 0
+        walk = state.machine.walk(page)
+        state.charge_walks()
+        return walk.visited if which == "visited" else walk.mapped
+
+    return measure
+
+
+def _entry(test: Callable[[int], object]) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        pte = _pte(state, v)
+        return int(bool(pte_present(pte) and test(pte)))
+
+    return measure
+
+
+def _swapped(state: State, v: Values) -> int:
+    pte = _pte(state, v)
+    return int(bool(pte and not pte_present(pte)))
+
+
+# ------------------------------------------------------------ of a VMA
+
+
+def _vma(state: State, v: Values) -> Vma | None:
+    process, address = _where(state, v)
+    return process.vma_at(address)
+
+
+def _of_vma(measure: Callable[[Vma], int]) -> Callable[[State, Values], int]:
+    def of(state: State, v: Values) -> int:
+        vma = _vma(state, v)
+        return 0 if vma is None else measure(vma)
+
+    return of
+
+
+def _of_anon_vma(measure: Callable[[AnonVma], int]) -> Callable[[State, Values], int]:
+    def of(state: State, v: Values) -> int:
+        vma = _vma(state, v)
+        return 0 if vma is None or vma.anon_vma is None else int(measure(vma.anon_vma))
+
+    return of
+
+
+# ------------------------------------------------------------ of processes and the machine
+
+
+def _rss(*members: int) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        process = state.process(v["process"])
+        return sum(int(process.mm.rss_stat[m]) for m in members) if process.alive else 0
+
+    return measure
+
+
+def _of_process(measure: Callable[[Process], int]) -> Callable[[State, Values], int]:
+    def of(state: State, v: Values) -> int:
+        process = state.process(v["process"])
+        return int(measure(process)) if process.alive else 0
+
+    return of
+
+
+def _exists(state: State, v: Values) -> int:
+    process = state.processes.get(v["process"])
+    return int(process is not None and process.alive)
+
+
+def _stat(state: State, v: Values) -> int:
+    stats = state.machine.mem_stats()
+    if v["name"] not in stats:
+        raise WordError(f"there is no statistic {v['name']}; there are {', '.join(stats)}")
+    return stats[v["name"]]
+
+
+def _quirk(state: State, v: Values) -> int:
+    if v["name"] not in {quirk.name for quirk in QUIRKS}:
+        known = ", ".join(quirk.name for quirk in QUIRKS)
+        raise WordError(f"there is no quirk {v['name']}; there are {known}")
+    return int(bool(getattr(state.machine.kernel.profile, v["name"])))
+
+
+def _usage(state: State, v: Values) -> int:
+    cgroup = state.cgroup(v["cgroup"])
+    return 0 if cgroup is None else cgroup.usage
+
+
+def _limit(state: State, v: Values) -> int:
+    cgroup = state.cgroup(v["cgroup"])
+    return -1 if cgroup is None or cgroup.limit is None else cgroup.limit
+
+
+def _last_reclaim(key: str) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        return 0 if state.last_reclaim is None else state.last_reclaim.counts[key]
+
+    return measure
+
+
+def anon_vmas(state: State) -> int:
+    """How many anon_vmas are allocated."""
+    kernel = state.machine.kernel
+    return len(kernel.anon_vmas) - 1 - len(kernel.anon_vma_free)
+
+
+def _chains(state: State, v: Values) -> int:
+    return sum(len(vma.anon_vma_chain) for mm in state.machine.kernel.mms for vma in mm.vmas)
+
+
+MEASURES: dict[str, Callable[[State, Values], int]] = {
+    "mapped": lambda state, v: int(_page(state, v) > 0),
+    "page": _page,
+    "mapcount": _mapcount,
+    "refcount": _of_page("pg_refcount"),
+    "index": _of_page("pg_index"),
+    "owner": lambda state, v: owner_of(state, _page(state, v)),
+    "value": _value,
+    "flag": _flag,
+    "idle": _idle,
+    "zero": _zero,
+    "swapped": _swapped,
+    "writable": _entry(pte_write),
+    "dirty": _entry(pte_dirty),
+    "young": _entry(pte_young),
+    "visited": _walk("visited"),
+    "found": _walk("found"),
+    "anon_vma": _of_anon_vma(lambda anon_vma: anon_vma.handle),
+    "root": _of_anon_vma(lambda anon_vma: anon_vma.root.handle),
+    "chain": _of_vma(lambda vma: len(vma.anon_vma_chain)),
+    "degree": _of_anon_vma(lambda anon_vma: anon_vma.degree),
+    "children": _of_anon_vma(lambda anon_vma: anon_vma.num_children),
+    "active_vmas": _of_anon_vma(lambda anon_vma: anon_vma.num_active_vmas),
+    "anon_refcount": _of_anon_vma(lambda anon_vma: anon_vma.refcount),
+    "vma_pages": _of_vma(lambda vma: int(vma.vm_end - vma.vm_start) // bits.PAGE_SIZE),
+    "exists": _exists,
+    "vma_count": _of_process(lambda process: len(process.mm.vmas)),
+    "rss": _rss(MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES),
+    "anon": _rss(MM_ANONPAGES),
+    "file": _rss(MM_FILEPAGES),
+    "shmem": _rss(MM_SHMEMPAGES),
+    "swapents": _rss(MM_SWAPENTS),
+    "locked": _of_process(lambda process: process.mm.locked_vm),
+    "processes": lambda state, v: len(state.living),
+    "free": lambda state, v: int(state.machine.kernel.nr_free),
+    "anon_vmas": lambda state, v: anon_vmas(state),
+    "anon_vma_chains": _chains,
+    "warnings": lambda state, v: len(state.machine.warnings),
+    "violations": lambda state, v: len(state.machine.check()),
+    "stat": _stat,
+    "usage": _usage,
+    "limit": _limit,
+    "cached": lambda state, v: len(state.known_file(v["file"]).cached),
+    "reclaimed": _last_reclaim("reclaimed"),
+    "scanned": _last_reclaim("scanned"),
+    "quirk": _quirk,
+}

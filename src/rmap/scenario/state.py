@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a running scenario knows: its machine, and what the names in it stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from rmap.mm.bits import RMAP_VMAS_VISITED, VM_GROWSDOWN
+from rmap.model import Cgroup, FileHandle, Machine, Pin, Process
+from rmap.model.userfault import Userfault
+from rmap.scenario import limits
+from rmap.scenario.errors import Place, WordError
+from rmap.scenario.expression import PAGE_SIZE, Scope, Value
+
+#: Where page index 0 lies, as in the conformance programs.
+ARENA = 1 << 44
+#: Between regions, unless they are longer.
+STRIDE = 128
+#: Pages of a file that nobody made.
+FILE_PAGES = 128
+FIRST_PROCESS = "P0"
+HEAP, STACK = "[heap]", "[stack]"
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """One reclaim: what was asked for, and what became of the pages, by the words of the model."""
+
+    place: Place
+    cgroup: str
+    wanted: int
+    counts: dict[str, int]
+
+
+class Budget(WordError):
+    """The scenario asks for more than it may (`rmap.scenario.limits`)."""
+
+
+class State:
+    """The machine of a run, and everything that has a name."""
+
+    def __init__(self, machine: Machine, seed: int) -> None:
+        self.machine = machine
+        self.variables: dict[str, Value] = {}
+        self.scope = Scope(self.variables, Random(seed))
+        self.seed = seed
+        self.processes: dict[str, Process] = {}
+        self.made = 0
+        self.regions: dict[str, int] = {}
+        self._beyond = 0
+        self.files: dict[str, FileHandle] = {}
+        self.pins: dict[str, Pin] = {}
+        #: By pid, the ranges that a process registered.
+        self.userfaults: dict[int, list[Userfault]] = {}
+        self.cgroups: dict[str, Cgroup] = {}
+        self.operation = 0
+        self.page_steps = 0
+        self._visited = 0
+        self.last_reclaim: Reclaimed | None = None
+
+    # ------------------------------------------------------------ names
+
+    def process(self, name: str) -> Process:
+        """The process of that name, living or not; `P0` is there from the start.
+
+        Raises
+        ------
+        WordError
+            If there never was one.
+        """
+        found = self.processes.get(name)
+        if found is None and name == FIRST_PROCESS:
+            found = self.add_process(name, self.machine.spawn(name))
+        if found is None:
+            known = ", ".join(list(self.processes)[:8]) or FIRST_PROCESS
+            raise WordError(f"there is no process {name}; there are {known}")
+        return found
+
+    def may_make_process(self, name: str) -> None:
+        """See that a process of that name may be made.
+
+        Raises
+        ------
+        WordError
+            If it lives already, or there were too many.
+        """
+        if name in self.processes and self.processes[name].alive:
+            raise WordError(f"there is a process {name} already; choose another name")
+        if self.made >= limits.PROCESSES:
+            raise Budget(f"more than {limits.PROCESSES} processes")
+
+    def add_process(self, name: str, process: Process) -> Process:
+        """Give a process its name."""
+        self.made += 1
+        self.processes[name] = process
+        return process
+
+    @property
+    def living(self) -> list[str]:
+        """Names of the processes that live, in the order in which they were made."""
+        return [name for name, process in self.processes.items() if process.alive]
+
+    def place(self, name: str, length: int, at: int | None) -> int:
+        """Return the page index of a region, giving it a place if it has none.
+
+        Raises
+        ------
+        WordError
+            If it lies elsewhere, or there are too many.
+        """
+        if name in self.regions:
+            if at is not None and self.regions[name] != at:
+                raise WordError(f"region {name} lies at page {self.regions[name]}, not at {at}")
+            return self.regions[name]
+        if len(self.regions) >= limits.REGIONS:
+            raise Budget(f"more than {limits.REGIONS} regions")
+        if at is None:
+            at = STRIDE * (1 + len(self.regions)) + self._beyond
+            self._beyond += max(0, -(-length // STRIDE) - 1) * STRIDE
+        if at + length > limits.PAGE_NUMBER:
+            raise Budget(f"region {name} would end beyond page {limits.PAGE_NUMBER}")
+        self.regions[name] = at
+        return at
+
+    def address(self, process: Process, region: str, off: int) -> int:
+        """Return the address of a page of a region.
+
+        Raises
+        ------
+        WordError
+            If there is no such region.
+        """
+        if region == STACK:
+            return self._stack(process) + off * PAGE_SIZE
+        if region == HEAP and process.mm.start_brk:
+            return int(process.mm.start_brk) + off * PAGE_SIZE
+        base = self.regions.get(region)
+        if base is None:
+            known = ", ".join(list(self.regions)[:8])
+            hint = f"there are {known}" if known else "the first mmap that names one places it"
+            raise WordError(f"there is no region {region}; {hint}")
+        return ARENA + (base + off) * PAGE_SIZE
+
+    @staticmethod
+    def _stack(process: Process) -> int:
+        """The start of the lowest VMA that grows down."""
+        for vma in process.vmas:
+            if vma.vm_flags & VM_GROWSDOWN:
+                return int(vma.vm_start)
+        raise WordError(f"{process.name} has no stack; exec makes one, or: mmap P S 4 stack")
+
+    def file(self, name: str) -> FileHandle:
+        """The file of that name; one that nobody made is 128 pages of shared memory."""
+        if name not in self.files:
+            self.make_file(name, FILE_PAGES, shmem=True)
+        return self.files[name]
+
+    def make_file(self, name: str, pages: int, *, shmem: bool) -> None:
+        """Make a file.
+
+        Raises
+        ------
+        WordError
+            If there is one of that name, or there are too many.
+        """
+        if name in self.files:
+            raise WordError(f"there is a file {name} already")
+        if len(self.files) >= limits.FILES:
+            raise Budget(f"more than {limits.FILES} files")
+        self.files[name] = self.machine.file(name, pages, shmem=shmem)
+
+    def known_file(self, name: str) -> FileHandle:
+        """The file of that name, which must have been made or mapped."""
+        if name not in self.files:
+            raise WordError(f"there is no file {name}; make it with: file {name} LEN")
+        return self.files[name]
+
+    def cgroup(self, name: str | None) -> Cgroup | None:
+        """The cgroup of that name; None for None.
+
+        Raises
+        ------
+        WordError
+            If there is none.
+        """
+        if name is None:
+            return None
+        if name not in self.cgroups:
+            raise WordError(f"there is no cgroup {name}; make it with: cgroup {name} limit:SIZE")
+        return self.cgroups[name]
+
+    # ------------------------------------------------------------ bounds
+
+    def charge(self, pages: int) -> None:
+        """Count page steps.
+
+        Raises
+        ------
+        Budget
+            If there were too many.
+        """
+        self.page_steps += pages
+        if self.page_steps > limits.PAGE_STEPS:
+            raise Budget(f"more than {limits.PAGE_STEPS:,} pages touched, copied or visited")
+
+    def charge_walks(self) -> None:
+        """Count what reverse-map walks visited since the last time."""
+        visited = int(self.machine.kernel.vm_stat[RMAP_VMAS_VISITED])
+        self.charge(visited - self._visited)
+        self._visited = visited
+
+    def charge_range(self, process: Process, length: int) -> None:
+        """Count a range, of which no more than what the process maps is looked at."""
+        if process.alive:
+            self.charge(min(length, self.mapped(process) + len(process.mm.vmas)) + 1)
+
+    @staticmethod
+    def mapped(process: Process) -> int:
+        """Pages and swap entries of a process."""
+        return sum(process.mm.rss_stat)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One line for each kernel function of interest: ``page_remove_rmap page 0x12 compound 0``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Mm, Vma
+
+#: What the functions report, in order. A test looks for every report in the model's sources.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "add_to_swap": ("page", "entry"),
+    "anon_vma_clone": ("dst", "src"),
+    "anon_vma_fork": ("vma", "parent", "anon_vma"),
+    "anon_vma_free": ("anon_vma",),
+    "anon_vma_prepare": ("vma", "anon_vma"),
+    "copy_page_range": ("vma", "parent", "error"),
+    "do_page_add_anon_rmap": ("page", "vma", "address", "flags"),
+    "do_swap_page": ("page", "vma", "address", "entry"),
+    "dup_mmap": ("mm", "oldmm", "error"),
+    "expand_downwards": ("vma", "address"),
+    "mlock_vma_page": ("page",),
+    "mmap_region": ("vma", "start", "end"),
+    "munlock_vma_page": ("page", "isolated"),
+    "page_add_file_rmap": ("page", "compound"),
+    "page_add_new_anon_rmap": ("page", "vma", "address", "compound"),
+    "page_mkclean_one": ("page", "vma", "address", "cleaned"),
+    "page_move_anon_rmap": ("page", "vma"),
+    "page_referenced_one": ("page", "vma", "address", "referenced"),
+    "page_remove_rmap": ("page", "compound"),
+    "rmap_walk": ("page",),
+    "rmap_walk_locked": ("page",),
+    "set_page_dirty": ("page",),
+    "split_vma": ("vma", "new", "address"),
+    "unlink_anon_vmas": ("vma",),
+    "vma_merge": ("merged", "start", "end"),
+    "wp_page_copy": ("page", "vma", "address", "copy"),
+    "wp_page_reuse": ("page", "vma", "address"),
+}
+#: Numbers that are shown in hexadecimal.
+_HEX = frozenset(("page", "copy", "address", "start", "end", "entry"))
+
+
+def trace_line(name: str, arguments: tuple[Any, ...], place: Callable[[int], str]) -> str:
+    """Return the line for a function and what it reports.
+
+    Parameters
+    ----------
+    place
+        What to call an address: ``A+3``.
+    """
+    names = ARGUMENTS.get(name, ())
+    parts = [name]
+    for at, argument in enumerate(arguments):
+        label = names[at] if at < len(names) else f"arg{at}"
+        parts.append(f"{label} {_value(label, argument, place)}")
+    return f"{parts[0]:<24} {', '.join(parts[1:])}".rstrip()
+
+
+def _value(label: str, argument: Any, place: Callable[[int], str]) -> str:
+    if argument is None:
+        return "none"
+    if isinstance(argument, AnonVma):
+        return str(argument.handle)
+    if isinstance(argument, Vma):
+        pages = (argument.vm_end - argument.vm_start) >> 12
+        return f"{argument.vm_mm.comm}:{place(int(argument.vm_start))}*{pages}"
+    if isinstance(argument, Mm):
+        return str(argument.comm)
+    if isinstance(argument, AddressSpace | MemCgroup):
+        return str(argument.name)
+    if isinstance(argument, bool):
+        return "yes" if argument else "no"
+    if isinstance(argument, int):
+        if label in ("address", "start", "end"):
+            return place(argument)
+        return hex(argument) if label in _HEX else str(argument)
+    return str(argument)
