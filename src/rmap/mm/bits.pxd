@@ -308,6 +308,7 @@ cdef extern from *:
     #define RMAP_SCAN_FILE 0x3
     #define RMAP_EPERM 0x1
     #define RMAP_ENOENT 0x2
+    #define RMAP_EINTR 0x4
     #define RMAP_EIO 0x5
     #define RMAP_EAGAIN 0xb
     #define RMAP_ENOMEM 0xc
@@ -624,6 +625,7 @@ cdef extern from *:
     i32 SCAN_FILE "RMAP_SCAN_FILE"
     i32 EPERM "RMAP_EPERM"
     i32 ENOENT "RMAP_ENOENT"
+    i32 EINTR "RMAP_EINTR"
     i32 EIO "RMAP_EIO"
     i32 EAGAIN "RMAP_EAGAIN"
     i32 ENOMEM "RMAP_ENOMEM"

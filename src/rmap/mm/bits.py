@@ -371,6 +371,7 @@ SCAN_FILE = 3
 # errno values (include/uapi/asm-generic/errno-base.h).
 EPERM = 1
 ENOENT = 2
+EINTR = 4
 EIO = 5
 EAGAIN = 11
 ENOMEM = 12
