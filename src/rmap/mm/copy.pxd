@@ -2,6 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
+from rmap.sync.core cimport sched
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.content cimport copy_page_content
 from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
@@ -14,19 +15,19 @@ from rmap.mm.page cimport ClearPage, PageFlag, PageLocked, SetPage, get_page, pa
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry, is_swap_pmd
 from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc
-from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_alloc, pte_lock, pte_mkclean
-from rmap.mm.pgtable cimport pte_mkdirty, pte_mkold, pte_none, pte_offset, pte_present
+from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_alloc, pte_lock
+from rmap.mm.pgtable cimport pte_mkdirty, pte_none, pte_offset
 from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry
-from rmap.mm.pgtable cimport pte_unlock, pte_wrprotect, pte_write, ptep_set_wrprotect, set_pte_at
+from rmap.mm.pgtable cimport pte_unlock, ptep_set_wrprotect, set_pte_at
 from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte, swp_offset, swp_type
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap, page_dup_rmap
 from rmap.mm.swap_slots cimport add_swap_count_continuation, swap_duplicate
-from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter
+from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter, mm_counter_file
 
 cdef class PageCopy:
     cdef Vma dst_vma, src_vma
     cdef Mm dst_mm, src_mm
-    cdef flag cow
+    cdef flag cow, shared, exclusive
     cdef i64[::1] rss
     cdef u64 entry
     cdef u64 prealloc
@@ -46,6 +47,7 @@ cdef i32 _list_after(Kernel k, Mm mm, Mm before) except -1
 cdef i32 copy_present_pte(
     Kernel k, PageCopy copy, u64 dst_pte, u64 src_pte, u64 pte, u64 address
 ) except -1
+cdef i32 _share_small_page(Kernel k, PageCopy copy, u64 page) except -1
 cdef flag page_needs_cow_for_dma(Kernel k, Vma vma, u64 page) except? -1
 cdef i32 _copy_present_page(
     Kernel k, PageCopy copy, u64 page, u64 dst_pte, u64 address

@@ -17,15 +17,26 @@ from rmap.mm.mm_types import column
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        _PAGE_ACCESSED,
+        _PAGE_DIRTY,
+        _PAGE_PRESENT,
+        _PAGE_PROTNONE,
+        _PAGE_RW,
+        _PAGE_SPECIAL,
         _PAGE_SWP_EXCLUSIVE,
         ENOMEM,
         GFP_KERNEL,
         GUP_PIN_COUNTING_BIAS,
+        MM_ANONPAGES,
         MM_SWAPENTS,
         NR_MM_COUNTERS,
+        PAGE_MAPPING_ANON,
+        PAGE_SHIFT,
         PAGE_SIZE,
         PMD_MASK,
         PMD_SIZE,
+        PTE_NONE_IGNORES,
+        PTE_PFN_MASK,
         PUD_SHIFT,
         PUD_SIZE,
         SWP_DEVICE_READ,
@@ -36,6 +47,8 @@ if not cython.compiled:
         VM_PFNMAP,
         VM_SHARED,
         PG_anon_exclusive,
+        PG_head,
+        PG_tail,
         PG_uptodate,
     )
     from rmap.mm.bug import BUG, BUG_PAGE
@@ -69,18 +82,13 @@ if not cython.compiled:
         pmd_trans_huge,
         pte_alloc,
         pte_lock,
-        pte_mkclean,
         pte_mkdirty,
-        pte_mkold,
         pte_none,
         pte_offset,
-        pte_present,
         pte_swp_mksoft_dirty,
         pte_swp_soft_dirty,
         pte_to_swp_entry,
         pte_unlock,
-        pte_write,
-        pte_wrprotect,
         ptep_set_wrprotect,
         set_pte_at,
         swp_entry,
@@ -90,8 +98,9 @@ if not cython.compiled:
     )
     from rmap.mm.rmap_counts import page_add_new_anon_rmap, page_dup_rmap
     from rmap.mm.swap_slots import add_swap_count_continuation, swap_duplicate
-    from rmap.mm.vma import add_mm_counter, is_cow_mapping, mm_counter
+    from rmap.mm.vma import add_mm_counter, is_cow_mapping, mm_counter, mm_counter_file
     from rmap.scalar import flag, i32, u64
+    from rmap.sync.core import sched
 
 
 class PageCopy:
@@ -102,12 +111,14 @@ class PageCopy:
     `prealloc` the page for an early copy, once there is one.
     """
 
-    def __init__(self, dst_vma: Vma, src_vma: Vma) -> None:
+    def __init__(self, k: Kernel, dst_vma: Vma, src_vma: Vma) -> None:
         self.dst_vma = dst_vma
         self.src_vma = src_vma
         self.dst_mm = dst_vma.vm_mm
         self.src_mm = src_vma.vm_mm
         self.cow = is_cow_mapping(src_vma.vm_flags)
+        self.shared = src_vma.vm_flags & VM_SHARED != 0
+        self.exclusive = k.profile.anon_exclusive
         self.rss = column(NR_MM_COUNTERS, np.longlong)
         self.entry = 0
         self.prealloc = 0
@@ -133,7 +144,7 @@ def copy_page_range(k: Kernel, dst_vma: Vma, src_vma: Vma) -> i32:
         return 0
     if src_vma.vm_flags & VM_HUGETLB:
         BUG("memory.c copy_page_range: hugetlb VMAs have their own way")
-    copy: PageCopy = PageCopy(dst_vma, src_vma)
+    copy: PageCopy = PageCopy(k, dst_vma, src_vma)
     copy.src_mm.mmap_sem.assert_held_write()
     copy.dst_mm.mmap_sem.assert_held_write()
     # Write protection is all that others who follow the parent's tables have to hear of.
@@ -213,8 +224,8 @@ def _copy_locked(
     pte_lock(k, first_src)
     while address != end:
         pte = k.pt[src_pte]
-        if not pte_none(pte):
-            if pte_present(pte):
+        if pte & ~PTE_NONE_IGNORES:
+            if pte & (_PAGE_PRESENT | _PAGE_PROTNONE):
                 wants = copy_present_pte(k, copy, dst_pte, src_pte, pte, address)
             else:
                 wants = copy_nonpresent_pte(k, copy, dst_pte, src_pte, pte, address)
@@ -265,7 +276,7 @@ def copy_nonpresent_pte(
         # So that swapoff finds the child as well.
         if not copy.dst_mm.on_mmlist:
             _list_after(k, copy.dst_mm, copy.src_mm)
-        if pte & _PAGE_SWP_EXCLUSIVE and k.profile.anon_exclusive:
+        if copy.exclusive and pte & _PAGE_SWP_EXCLUSIVE:
             pte &= ~_PAGE_SWP_EXCLUSIVE
             set_pte_at(k, copy.src_mm, address, src_pte, pte)
         copy.rss[MM_SWAPENTS] += 1
@@ -312,22 +323,40 @@ def copy_present_pte(
     k: Kernel, copy: PageCopy, dst_pte: u64, src_pte: u64, pte: u64, address: u64
 ) -> i32:
     """Share a page with the child; 2 if it has to be copied and there is no page for that yet."""
-    page: u64 = vm_normal_page(k, copy.src_vma, address, pte)
+    page: u64 = (pte & PTE_PFN_MASK) >> PAGE_SHIFT
+    if pte & _PAGE_SPECIAL or page == 0 or page > k.nr_pages:
+        page = vm_normal_page(k, copy.src_vma, address, pte)
     if page:
-        if k.profile.anon_exclusive and PageFlag(k, page, PG_anon_exclusive):
+        if copy.exclusive and PageFlag(k, page, PG_anon_exclusive):
             if page_needs_cow_for_dma(k, copy.src_vma, page):
                 return _copy_present_page(k, copy, page, dst_pte, address)
             ClearPage(k, page, PG_anon_exclusive)
-        get_page(k, page)
-        page_dup_rmap(k, page, False)
-        copy.rss[mm_counter(k, page)] += 1
-    if copy.cow and pte_write(pte):
+        if sched.exploring or k.pg_flags[page] & (PG_head | PG_tail):
+            get_page(k, page)
+            page_dup_rmap(k, page, False)
+            copy.rss[mm_counter(k, page)] += 1
+        else:
+            _share_small_page(k, copy, page)
+    if copy.cow and pte & _PAGE_RW:
         ptep_set_wrprotect(k, copy.src_mm, address, src_pte)
-        pte = pte_wrprotect(pte)
+        pte = pte & ~_PAGE_RW
     # Of a shared page, whoever dirtied it writes it back.
-    if copy.src_vma.vm_flags & VM_SHARED:
-        pte = pte_mkclean(pte)
-    set_pte_at(k, copy.dst_mm, address, dst_pte, pte_mkold(pte))
+    if copy.shared:
+        pte = pte & ~_PAGE_DIRTY
+    set_pte_at(k, copy.dst_mm, address, dst_pte, pte & ~_PAGE_ACCESSED)
+    return 0
+
+
+def _share_small_page(k: Kernel, copy: PageCopy, page: u64) -> i32:
+    """The same three calls as for any page, with nobody to see them one by one: this is hot."""
+    if k.pg_refcount[page] <= 0:
+        BUG_PAGE("mm.h:875 get_page of a page without references", page)
+    k.pg_refcount[page] += 1
+    k.pg_mapcount[page] += 1
+    if k.pg_mapping[page] & PAGE_MAPPING_ANON:
+        copy.rss[MM_ANONPAGES] += 1
+    else:
+        copy.rss[mm_counter_file(k, page)] += 1
     return 0
 
 
