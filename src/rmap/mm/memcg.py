@@ -29,6 +29,8 @@ if not cython.compiled:
         MEM_CGROUP_RECLAIM_RETRIES,
         NR_FILE_DIRTY,
         NR_FILE_MAPPED,
+        NR_FILE_PAGES,
+        NR_SHMEM,
         NR_WRITEBACK,
         SWAP_CLUSTER_MAX,
         SWP_OFFSET_MASK,
@@ -274,8 +276,12 @@ def mem_cgroup_move_account(k: Kernel, page: u64, source: MemCgroup, target: Mem
     if not anon and page_mapped(k, page):
         _move_stat(source, target, NR_FILE_MAPPED, nr_pages)
     mapping: AddressSpace = page_mapping(k, page)
-    if not anon and k.pg_flags[page] & PG_dirty and mapping is not None and not mapping.shmem:
-        _move_stat(source, target, NR_FILE_DIRTY, nr_pages)
+    if not anon and mapping is not None and not PageSwapCache(k, page):
+        _move_stat(source, target, NR_FILE_PAGES, nr_pages)
+        if mapping.shmem:
+            _move_stat(source, target, NR_SHMEM, nr_pages)
+        elif k.pg_flags[page] & PG_dirty:
+            _move_stat(source, target, NR_FILE_DIRTY, nr_pages)
     if k.pg_flags[page] & PG_writeback:
         _move_stat(source, target, NR_WRITEBACK, nr_pages)
     k.pg_memcg[page] = target.ident
