@@ -171,6 +171,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "(3cfd22be0ad6)",
     ),
     Quirk(
+        "uffd_copies_private_shmem",
+        "4.20",
+        "UFFDIO_COPY into a private mapping of shmem makes a private page, instead of putting a "
+        "page into the file and mapping that writable (5b51072e97d5, CVE-2018-18397)",
+    ),
+    Quirk(
         "cold_spares_shared",
         "5.10",
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",
