@@ -10,6 +10,8 @@ what the `MmuGather` is for.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 import numpy as np
 
@@ -103,7 +105,7 @@ class MmuGather:
 
     def grow(self) -> i32:
         """Make room for more pages."""
-        larger = np.zeros(min(4 * len(self.pages), MAX_GATHER_PAGES), np.uintc)
+        larger: Any = np.zeros(min(4 * len(self.pages), MAX_GATHER_PAGES), np.uintc)
         larger[: len(self.pages)] = self.pages
         self.pages = memoryview(larger)
         return 0

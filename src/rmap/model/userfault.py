@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rmap.mm import userfaultfd
 from rmap.mm.bits import PAGE_SIZE
+from rmap.mm.mm_types import Kernel
+from rmap.mm.uffd import UserfaultfdCtx
 from rmap.model.errors import check
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Process", int], "bytes | None"]
 
 
-class Userfault:
+class Userfault(UserfaultfdCtx):
     """A registered range; made by `Process.userfaultfd`. `faults` are the addresses asked for."""
 
     def __init__(
@@ -25,6 +27,7 @@ class Userfault:
     ) -> None:
         if mode != "missing":
             raise ValueError(f"userfaultfd knows no mode {mode!r}, only missing")
+        super().__init__()
         self.process = process
         self.handler = handler
         self.faults: list[int] = []
@@ -33,6 +36,18 @@ class Userfault:
                 userfaultfd.userfaultfd_register(k, process.mm, address, length, self),
                 f"userfaultfd at {address:#x}",
             )
+
+    def deliver(self, k: Kernel, address: int, flags: int) -> bool:
+        """Hear of a fault, and let the handler, if there is one, provide the page."""
+        self.faults.append(address)
+        if self.handler is None:
+            return False
+        data = self.handler(self.process, address)
+        if data is None:
+            self.zeropage(address)
+        else:
+            self.copy(address, data)
+        return True
 
     def copy(self, address: int, data: bytes) -> None:
         """Put a page there that begins with `data` (UFFDIO_COPY). Raises `SyscallError`."""
