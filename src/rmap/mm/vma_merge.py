@@ -206,8 +206,8 @@ def _merge_copy(
 ) -> Vma | None:
     """Let the copy be part of the VMAs that are beside its place already."""
     vma: Vma = copy.vma
-    next: Vma = vma.vm_mm.mmap if prev is None else prev.vm_next
-    if copy.keep_apart and (prev is vma or next is vma):
+    # Beside its source a copy is merged with nothing, not even with what is on its other side.
+    if copy.keep_apart and (addr == vma.vm_end or end == vma.vm_start):
         return None
     return vma_merge(
         k,
