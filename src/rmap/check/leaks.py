@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rmap.check.recount import Recount
-from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_MAP_BAD, PG_reserved
+from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_HAS_CACHE, SWAP_MAP_BAD, PG_lru, PG_reserved
 from rmap.mm.mm_types import Kernel
 
 
 def leftovers(kernel: Kernel, pins: Mapping[int, int] | None = None) -> list[str]:
     """Tell what a machine without processes still holds of them, a line each.
 
-    Page caches stay, and what was pinned; anonymous memory, its anon_vmas, swap slots (but those
-    of shared memory in files that exist), page tables and VMAs in the trees of files do not.
+    Page caches stay, also the swap cache, as far as reclaim will find it on an LRU list, and what
+    was pinned. Other anonymous memory, its anon_vmas, swap slots (but those of shared memory in
+    files that exist), page tables and VMAs in the trees of files do not.
     """
     return list(_leftovers(Recount(kernel, pins)))
 
@@ -31,14 +32,18 @@ def _leftovers(facts: Recount) -> Iterator[str]:
         yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
     kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
     kept |= set(np.flatnonzero(facts.flagged(PG_reserved)).tolist())
+    on_lru = facts.flagged(PG_lru)
+    cached = {page: slot for page, slot in facts.swap_cache.items() if on_lru[page]}
+    kept |= set(cached)
     for page in np.flatnonzero(np.asarray(k.pg_refcount)).tolist():
         if page not in kept:
             kind = "anonymous " if k.pg_mapping[page] & PAGE_MAPPING_ANON else ""
             yield f"{kind}page {page:#x} has {k.pg_refcount[page]} references"
     for area in facts.areas:
         for slot in np.flatnonzero(np.asarray(area.swap_map)).tolist():
-            used = int(area.swap_map[slot]) != SWAP_MAP_BAD
-            if used and (int(area.type), slot) not in facts.shmem_slots:
+            byte, key = int(area.swap_map[slot]), (int(area.type), slot)
+            cache = byte == SWAP_HAS_CACHE and key in cached.values()
+            if byte != SWAP_MAP_BAD and not cache and key not in facts.shmem_slots:
                 yield f"slot {slot} of area {area.type} is in use ({area.swap_map[slot]:#x})"
     for mapping in facts.mappings:
         if mapping.i_mmap.rb_node is not None or mapping.i_mmap_writable:

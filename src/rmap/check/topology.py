@@ -127,9 +127,6 @@ def degree(facts: Recount) -> Iterator[str]:
                 f"anon_vma {av.handle}: degree, children and active VMAs are "
                 f"{', '.join(map(str, counted))}, found {', '.join(map(str, found))}"
             )
-    for av in facts.kernel.anon_vma_free:
-        if av.degree or av.num_children or av.num_active_vmas:
-            yield f"anon_vma {av.handle} was freed with degree {av.degree}"
 
 
 @invariant("same-chain", "VMAs that own the same anon_vma have the same chain (CVE-2022-42703)")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 
-from rmap.mm.access import BusError, OutOfMemory, Segfault, UserfaultPending
+from rmap.mm.access import BusError, OutOfMemory, Segfault
+from rmap.mm.uffd import UserfaultPending
 
 __all__ = ["BusError", "OutOfMemory", "Segfault", "SyscallError", "UserfaultPending"]
 

@@ -47,7 +47,8 @@ def find_families(vma: I64, place: I64, what: I64, pgoff: I64, fixed: Bools) -> 
     first, second = order[same], order[same + 1]
     links = np.stack((vma[first], vma[second], place[first] - place[second]), axis=1)
     forest = _Forest(len(pgoff), pgoff, fixed)
-    for one, other, shift in np.unique(links, axis=0).tolist():
+    different, votes = np.unique(links, axis=0, return_counts=True)
+    for one, other, shift in different[np.argsort(-votes, kind="stable")].tolist():
         forest.join(one, other, shift)
     family, start = forest.resolve()
     index = start[vma] + place

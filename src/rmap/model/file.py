@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from rmap.mm import filemap, writeback
 from rmap.mm.bits import PAGE_SHIFT, PAGE_SIZE
 from rmap.mm.mm_types import AddressSpace, File
-from rmap.model.errors import check
+from rmap.model.errors import SyscallError, check
 
 if TYPE_CHECKING:
     from rmap.model.machine import Machine
@@ -48,9 +49,15 @@ class FileHandle:
         return {index: page for index, page in sorted(self.mapping.i_pages.items()) if page > 0}
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read bytes by way of the page cache, as read(2) does; short at the end of the file."""
-        with self.machine.kthread("read"):
-            return bytes(filemap.file_read(self.machine.kernel, self.file, offset, length))
+        """Read bytes by way of the page cache, as read(2) does; short at the end of the file.
+
+        Raises `SyscallError` if no page could be had.
+        """
+        with self.machine.kthread("read") as k:
+            try:
+                return bytes(filemap.file_read(k, self.file, offset, length))
+            except MemoryError:
+                raise SyscallError(errno.ENOMEM, f"read of {self.name}") from None
 
     def write(self, offset: int, data: bytes) -> int:
         """Write bytes into the page cache, as write(2) does; returns how many.
@@ -62,8 +69,13 @@ class FileHandle:
             return check(int(written), f"write to {self.name}")
 
     def writeback(self) -> int:
-        """Clean its dirty pages and write them to disk; returns how many (fsync(2))."""
+        """Clean its dirty pages and write them to disk; returns how many (fsync(2)).
+
+        Shared memory has no disk, and nothing to do.
+        """
         with self.machine.kthread("flush"):
+            if self.mapping.shmem:
+                return 0
             return int(writeback.write_cache_pages(self.machine.kernel, self.mapping))
 
     def truncate(self, size: int) -> None:

@@ -21,11 +21,22 @@ from rmap.mm.anon_vma import page_lock_anon_vma_read
 from rmap.mm.bug import KernelWarning
 from rmap.mm.filemap import make_file
 from rmap.mm.inject import FailPlan
+from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AnonVma, Kernel, MemCgroup, Mm, Task, Vma
-from rmap.mm.page import PageAnon, lock_page, page_mapping, unlock_page
+from rmap.mm.page import (
+    PageAnon,
+    PageSwapBacked,
+    PageSwapCache,
+    get_page_unless_zero,
+    lock_page,
+    page_mapping,
+    unlock_page,
+)
+from rmap.mm.page_alloc import setup_per_zone_wmarks
 from rmap.mm.page_vma_mapped import PageVmaMappedWalk, page_vma_mapped_walk
 from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
+from rmap.mm.swap import add_to_swap
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
@@ -38,6 +49,8 @@ if TYPE_CHECKING:
     from rmap.image import MemoryImage
     from rmap.model.load import Loaded
 
+#: With fewer pages the kernel's watermarks would leave nothing to processes; then there are none.
+WATERMARKED = 1024
 #: Called at every kernel function of interest: its name, and what it was called with.
 Tracer = Callable[[str, tuple[Any, ...]], object]
 
@@ -115,6 +128,7 @@ class Machine:
         self._next_pid = 1
         self._next_cpu = 0
         self._kthread = Task("kthread", 0, None, 0)
+        self._balancing = False
         self._cgroups: dict[str, Cgroup] = {"/": Cgroup(self, self.kernel.memcgs[0])}
 
     # ------------------------------------------------------------ running
@@ -128,6 +142,16 @@ class Machine:
         """Let the kernel do something of its own inside a ``with`` block. For operations."""
         self._kthread.name = name
         return Running(self, self._kthread)
+
+    def run_kswapd(self) -> None:
+        """Let kswapd run, if an allocation has woken it. For the end of operations."""
+        if not self._balancing:
+            self._balancing = True
+            try:
+                with self.kthread("kswapd") as k:
+                    vmscan.kswapd(k)
+            finally:
+                self._balancing = False
 
     # ------------------------------------------------------------ processes
 
@@ -161,18 +185,19 @@ class Machine:
         self.processes[pid] = process
         self._next_pid = max(self._next_pid, pid + 1)
 
-    def bury(self, process: Process) -> None:
-        """Forget a process that has exited. For operations that end one."""
+    def bury(self, process: Process, mm: Mm) -> None:
+        """Forget a process that has exited, and what was its address space. For exit."""
         del self.processes[process.pid]
-        self._by_mm = {int(other.mm.ident): other for other in self.processes.values()}
+        self._by_mm.pop(int(mm.ident), None)
+
+    def moved(self, process: Process, old: Mm) -> None:
+        """Note that a process has another address space. For exec."""
+        self._by_mm.pop(int(old.ident), None)
+        self._by_mm[int(process.mm.ident)] = process
 
     def process_of(self, mm: Mm) -> Process:
         """The process of an address space. Raises ``KeyError`` if it has none."""
-        process = self._by_mm.get(int(mm.ident))
-        if process is None or process.task.mm is not mm:  # exec changed address spaces
-            self._by_mm = {int(other.mm.ident): other for other in self.processes.values()}
-            process = self._by_mm[int(mm.ident)]
-        return process
+        return self._by_mm[int(mm.ident)]
 
     # ------------------------------------------------------------ files and cgroups
 
@@ -247,12 +272,20 @@ class Machine:
             return int(page_referenced.page_referenced_range(k, listed))
 
     def try_to_unmap(self, page: int, flags: int = 0) -> bool:
-        """Unmap a page everywhere, as reclaim does: whether nothing maps it any more."""
+        """Unmap a page everywhere, as reclaim does: whether nothing maps it any more.
+
+        An anonymous page gets a swap slot first, if there is one; without it, it stays mapped.
+        """
         with self.kthread("unmap") as k:
+            if not get_page_unless_zero(k, page):
+                return True
             lock_page(k, page)
-            done = bool(unmap.try_to_unmap(k, page, flags))
+            lazy = not PageSwapBacked(k, page)
+            ready = not PageAnon(k, page) or lazy or PageSwapCache(k, page) or add_to_swap(k, page)
+            done = bool(ready and unmap.try_to_unmap(k, page, flags))
             tlb.try_to_unmap_flush(k)
             unlock_page(k, page)
+            put_page(k, page)
         return done
 
     def page_idle_mark(self, pages: Iterable[int]) -> None:
@@ -363,6 +396,8 @@ def _boot(ram: int, cpus: int, swap_pages: int, kind: str | KernelProfile) -> Ke
     kernel = Kernel(ram, profile(kind) if isinstance(kind, str) else kind)
     tlb.make_cpus(kernel, cpus)
     kernel.reclaimer = vmscan.VmscanReclaimer()
+    if ram >= WATERMARKED:
+        setup_per_zone_wmarks(kernel)
     if swap_pages:
         swap_slots.swapon(kernel, swap_pages + 1, -1)
     return kernel

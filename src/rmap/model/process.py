@@ -285,16 +285,27 @@ class Process:
         return self.machine.adopt(mm, name or self.name, self.pid)
 
     def exec(self, name: str) -> None:
-        """Become another program, with an address space that holds nothing but a stack."""
+        """Become another program, with an address space that holds nothing but a stack.
+
+        Raises `SyscallError`. If that comes too late to go back, the process is killed.
+        """
+        old = self.mm
         with self.machine.running(self) as k:
-            check(execve.do_execve(k, self.task, name), f"exec of {name}")
+            error = execve.do_execve(k, self.task, name)
+        if self.mm is not old:
+            self.machine.moved(self, old)
+            self.task.name = name
+            if error:
+                self.exit()
+        check(error, f"exec of {name}")
 
     def exit(self) -> None:
         """End, and give back all that it maps."""
+        mm = self.mm
         with self.machine.running(self) as k:
             exit.exit_mm(k, self.task)
         self.alive = False
-        self.machine.bury(self)
+        self.machine.bury(self, mm)
 
     # ------------------------------------------------------------ loads and stores
 

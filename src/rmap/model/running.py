@@ -46,5 +46,9 @@ class Running:
                 assert_nothing_held()
         finally:
             sched.current, sched.checking = current, checking
-        if self.machine.invariants and kind is None and not nested:
+        if stopped or nested:
+            return
+        if self.machine.kernel.kswapd_woken:
+            self.machine.run_kswapd()
+        if self.machine.invariants and kind is None:
             self.machine.require_invariants(self.task.name)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random operations by the million, each compared with an oracle: ``python -m tests.model.soak``.
+
+A run is many short walks. Each walk starts a new world, draws which operations it likes (so that
+some walks fork a lot, others split a lot), and does them; the world is compared with its oracle
+after every few of them and when everybody has exited. All comes from one seed. A walk that goes
+wrong is repeated with a comparison after every operation, cut down to what is needed for the
+failure, and printed as operations that `replay` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rmap.mm.bug import KernelBug
+from rmap.mm.profile import KernelProfile, profile
+from rmap.sync.core import Deadlock, LockViolation
+from tests.model.world import BASE, FILE_PAGES, HEAP, STACK, WINDOW, Op, World, Wrong
+
+#: What ends a walk as a failure: of the model, of its locking, or of what it should be.
+FAILURES = (Wrong, KernelBug, LockViolation, Deadlock, KeyError, IndexError, OverflowError)
+
+#: Operations with the weight that they have on average; a walk draws its own around it.
+WEIGHTS = {
+    "spawn": 1, "fork": 6, "exec": 0.5, "exit": 4,
+    "mmap": 6, "munmap": 3, "mprotect": 5, "mremap": 3, "brk": 2, "stack": 1,
+    "madvise": 4, "mlock": 1.5, "munlock": 1.5,
+    "write": 14, "read": 6, "pin": 0.7, "unpin": 0.7, "userfault": 0.5,
+    "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1,
+    "reclaim": 3, "age": 1.5, "swapoff": 0.4, "idle": 0.5, "fail": 1,
+}  # fmt: skip
+#: Longest walk, and after how many operations the world is compared.
+STEPS = 60
+LOOK_EVERY = 6
+
+
+@dataclass
+class Failure:
+    """A walk that went wrong: its seed, its operations, and how."""
+
+    seed: int
+    ops: list[Op]
+    error: BaseException
+    shrunk: list[Op] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        ops = "\n".join(f"    {op!r}," for op in self.shrunk or self.ops)
+        return (
+            f"seed {self.seed}: {type(self.error).__name__}: {self.error}\n"
+            f"{len(self.shrunk or self.ops)} operations:\n[\n{ops}\n]"
+        )
+
+
+def draw_op(rng: random.Random, names: Sequence[str], weights: Sequence[float], top: int) -> Op:
+    """Draw one operation, of a process among the first `top` that were made."""
+    name = rng.choices(names, weights)[0]
+    page = rng.randrange(WINDOW)
+    if rng.random() < 0.04:
+        page = (STACK - BASE) // 4096 + rng.randrange(2)
+    pages = min(rng.choice((1, 1, 1, 2, 3, 5, 8)), max(1, WINDOW - page) if page < WINDOW else 1)
+    return Op(name, 1 + rng.randrange(top), page, pages, rng.randrange(4800))
+
+
+def walk(seed: int) -> list[Op]:
+    """The operations of one walk: first some memory to work on, then whatever is drawn."""
+    rng = random.Random(seed)
+    names = list(WEIGHTS)
+    # Half of the operations are left out, so that the others meet more often.
+    weights = [WEIGHTS[name] * rng.choice((0, 0, 1, 3)) for name in names]
+    weights[names.index("write")] += 3
+    weights[names.index("read")] += 1
+    ops = [Op("mmap", 1, rng.randrange(8), rng.choice((2, 4, 8, 16)), 0)]
+    top = 1
+    for _ in range(rng.randrange(STEPS // 4, STEPS)):
+        op = draw_op(rng, names, weights, top)
+        if op.name in ("fork", "spawn"):
+            top += 1
+            op = op._replace(page=top)
+        ops.append(op)
+    return ops
+
+
+def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseException | None:
+    """Do operations in a new world; what went wrong, ``None`` if nothing did."""
+    try:
+        world = World(kind)
+        for number, op in enumerate(ops, 1):
+            world.do(op)
+            if number % look_every == 0:
+                world.verify()
+        world.verify()
+        world.finish()
+    except FAILURES as error:
+        return error
+    return None
+
+
+# ---------------------------------------------------------------- shrinking
+
+
+def shrink(ops: Sequence[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
+    """Leave out operations and make numbers smaller, as long as the walk still fails."""
+    best = list(ops)
+    size = max(1, len(best) // 2)
+    while True:
+        at, smaller = 0, False
+        while at < len(best):
+            shorter = best[:at] + best[at + size :]
+            if fails(shorter):
+                best, smaller = shorter, True
+            else:
+                at += size
+        if size > 1:
+            size //= 2
+        elif not smaller:
+            break
+    return simplify(best, fails)
+
+
+def simplify(ops: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
+    """Make the numbers of operations smaller, one at a time."""
+    for at in range(len(ops)):
+        # The page of these is the number of the process that they make.
+        born = ops[at].name in ("fork", "spawn")
+        for name in ("arg", "pages") if born else ("arg", "pages", "page"):
+            for value in (0, 1, getattr(ops[at], name) // 2):
+                if value < getattr(ops[at], name) and (name != "pages" or value):
+                    simpler = [*ops[:at], ops[at]._replace(**{name: value}), *ops[at + 1 :]]
+                    if fails(simpler):
+                        ops = simpler
+                        break
+    return ops
+
+
+def shorten(failure: Failure, kind: KernelProfile) -> Failure:
+    """Shrink a failure to one of the same sort."""
+    sort = sort_of(replay(failure.ops, kind) or failure.error)
+
+    def fails(ops: Sequence[Op]) -> bool:
+        error = replay(ops, kind)
+        return error is not None and sort_of(error) == sort
+
+    if fails(failure.ops):
+        failure.shrunk = shrink(failure.ops, fails)
+        failure.error = replay(failure.shrunk, kind) or failure.error
+    return failure
+
+
+def sort_of(error: BaseException) -> str:
+    """What kind of failure it is: of which class, and of which check."""
+    head = str(error).partition("\n")[0]
+    return f"{type(error).__name__} {head.partition(':')[0]}" if isinstance(error, Wrong) else head
+
+
+# ---------------------------------------------------------------- running
+
+
+def soak(
+    kind: KernelProfile, seed: int, steps: int = 0, seconds: float = 0,
+    say: Callable[[str], object] = lambda text: None,
+) -> tuple[int, Failure | None]:  # fmt: skip
+    """Walk until so many operations were done, so much time is over, or a walk goes wrong.
+
+    Returns how many operations were done, and the failure, shrunk.
+    """
+    start, done, walks = time.monotonic(), 0, 0
+    shown = start
+    while (not steps or done < steps) and (not seconds or time.monotonic() - start < seconds):
+        ops = walk(seed + walks)
+        error = replay(ops, kind, LOOK_EVERY)
+        done += len(ops)
+        if error is not None:
+            say(f"walk {walks} (seed {seed + walks}) went wrong after {done} operations; shrinking")
+            return done, shorten(Failure(seed + walks, ops, error), kind)
+        walks += 1
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            say(f"{done:,} operations in {walks:,} walks, {done / (shown - start):,.0f} a second")
+    return done, None
+
+
+def main() -> int:
+    """Soak by the options of the command line; 1 if something went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.model.soak", description=__doc__)
+    parser.add_argument("--profile", default="4.18")
+    parser.add_argument("--quirk", action="append", default=[], metavar="NAME",
+                        help="switch a quirk on; the default is what a long run needs")  # fmt: skip
+    parser.add_argument("--faithful", action="store_true", help="no quirks: v4.18 as it was")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=0)
+    options = parser.parse_args()
+    quirks = [] if options.faithful else [*FIXES, *options.quirk]
+    kind = profile(options.profile, **dict.fromkeys(quirks, True))
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    say(f"profile {kind.name}, from seed {options.seed}; {FILE_PAGES=} {HEAP=} {WINDOW=}")
+    done, failure = soak(kind, options.seed, options.steps, options.seconds, say)
+    if failure is None:
+        print(f"{done:,} operations, nothing wrong")
+        return 0
+    print(failure)
+    return 1
+
+
+#: Quirks without which a long run in v4.18 finds what was repaired later.
+FIXES = (
+    "separate_reuse_counters",
+    "arch_unmap_failure_frees_swap",
+    "uffd_copies_private_shmem",
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every invariant of `rmap.check` is violated by a world that was broken on purpose.
+
+The world is sound, and each `breaks` function below damages one thing in it, as a kernel with a
+defect would. What it damages is damaged for good: each gets a world of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rmap.check import INVARIANTS, check_kernel, leftovers
+from rmap.mm import bits
+from rmap.mm.mm_types import AnonVmaChain, Vma
+from rmap.mm.pgtable import pte_lookup
+from rmap.model import Machine, Process
+from rmap.model.machine import InvariantViolation
+
+PAGE = 4096
+
+
+class Scene:
+    """A parent and its child, files, shared memory, swap, a cgroup, something locked."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(ram=512, cpus=2, swap=64)
+        self.k = self.machine.kernel
+        self.file = self.machine.file("data", 8)
+        self.group = self.machine.cgroup("group")
+        self.parent = self.machine.spawn("parent", self.group)
+        self.anon = self.parent.mmap(8 * PAGE)
+        self.shared = self.parent.mmap(4 * PAGE, "rw", "shared")
+        self.mapped = self.parent.mmap(4 * PAGE, "rw", "file", self.file)
+        self.own = self.parent.mmap(4 * PAGE, "rw", "fileprivate", self.file, pgoff=2)
+        for address, pages in ((self.anon, 8), (self.shared, 4), (self.mapped, 2), (self.own, 1)):
+            self.parent.touch(address, pages * PAGE)
+        self.parent.read(self.own + PAGE, 1)
+        self.child = self.parent.fork("child")
+        self.child.write(self.anon, b"mine")
+        self.child.read(self.anon + PAGE, 1)
+        self.child.touch(self.mapped, PAGE)
+        self.locked = self.parent.mmap(PAGE, locked=True)
+        self.parent.mprotect(self.anon + 6 * PAGE, PAGE, "r")
+        self.swapped = self.parent.mmap(2 * PAGE)
+        self.parent.touch(self.swapped, 2 * PAGE)
+        self.parent.madvise(self.swapped, 2 * PAGE, "pageout")
+
+    def page(self, process: Process, address: int) -> int:
+        """The page that is mapped at an address."""
+        return process.pages(address, 1)[0]
+
+    def vma(self, process: Process, address: int) -> Vma:
+        """The VMA of an address."""
+        vma = process.vma_at(address)
+        assert vma is not None
+        return vma
+
+    def set_pte(self, process: Process, address: int, value: int) -> None:
+        """Put something into a page table, behind everybody's back."""
+        self.k.pt[pte_lookup(self.k, process.mm, address)] = value
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+Damage = Callable[[Scene], None]
+DAMAGES: list[tuple[str, str, Damage]] = []
+
+
+def breaks(invariant: str) -> Callable[[Damage], Damage]:
+    """Say which invariant a damage violates."""
+
+    def register(damage: Damage) -> Damage:
+        DAMAGES.append((invariant, damage.__name__, damage))
+        return damage
+
+    return register
+
+
+# ---------------------------------------------------------------- anon_vmas
+
+
+@breaks("chain-or-none")
+def a_vma_loses_its_anon_vma(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma = None
+
+
+@breaks("own-on-chain")
+def a_vma_owns_a_strangers_anon_vma(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma = s.vma(s.parent, s.own).anon_vma
+
+
+@breaks("one-family")
+def a_child_forgets_its_root(s: Scene) -> None:
+    vma = s.vma(s.child, s.anon)
+    vma.anon_vma_chain = vma.anon_vma_chain[:-1]
+
+
+@breaks("one-family")
+def a_chain_mixes_two_families(s: Scene) -> None:
+    vma, other = s.vma(s.child, s.anon), s.vma(s.parent, s.own)
+    vma.anon_vma_chain = other.anon_vma_chain + vma.anon_vma_chain
+
+
+@breaks("edges")
+def an_edge_is_left_in_a_tree(s: Scene) -> None:
+    vma = s.vma(s.child, s.anon)
+    vma.anon_vma_chain = vma.anon_vma_chain[1:]
+
+
+@breaks("edges")
+def an_edge_names_another_vma(s: Scene) -> None:
+    s.vma(s.child, s.anon).anon_vma_chain[0].vma = s.vma(s.parent, s.anon)
+
+
+@breaks("edges")
+def an_edge_is_there_twice(s: Scene) -> None:
+    vma = s.vma(s.child, s.anon)
+    again = AnonVmaChain(vma)
+    again.anon_vma = vma.anon_vma
+    vma.anon_vma_chain = [again, *vma.anon_vma_chain]
+
+
+@breaks("life")
+def an_anon_vma_outlives_its_vmas(s: Scene) -> None:
+    vma = s.vma(s.parent, s.locked)
+    vma.anon_vma_chain = []
+    vma.anon_vma.rb_root.rb_node = None
+
+
+@breaks("life")
+def an_anon_vma_is_freed_in_use(s: Scene) -> None:
+    s.k.anon_vma_free.append(s.vma(s.parent, s.anon).anon_vma)
+
+
+@breaks("anon-refcount")
+def a_reference_to_a_root_is_dropped(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma.refcount -= 1
+
+
+@breaks("degree")
+def a_degree_is_one_too_low(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma.degree -= 1
+
+
+@breaks("degree")
+def an_owner_is_not_counted(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma.num_active_vmas -= 1
+
+
+@breaks("same-chain")
+def a_split_vma_has_a_shorter_chain(s: Scene) -> None:
+    first, second = s.vma(s.parent, s.anon), s.vma(s.parent, s.anon + 6 * PAGE)
+    assert first is not second
+    assert first.anon_vma is second.anon_vma
+    first.anon_vma_chain = first.anon_vma_chain[1:]
+
+
+# ---------------------------------------------------------------- trees and lists of VMAs
+
+
+@breaks("interval-trees")
+def an_end_is_stale(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma.rb_root.rb_node.rb_subtree_last += 1
+
+
+@breaks("interval-trees")
+def the_leftmost_node_is_another(s: Scene) -> None:
+    root = s.vma(s.parent, s.anon).anon_vma.rb_root
+    root.rb_leftmost = root.rb_node.rb_right or root.rb_node.rb_left
+
+
+@breaks("interval-trees")
+def a_vma_moves_under_its_node(s: Scene) -> None:
+    s.vma(s.parent, s.anon).vm_pgoff += 1
+
+
+@breaks("interval-trees")
+def two_red_nodes_follow_each_other(s: Scene) -> None:
+    top = s.vma(s.parent, s.anon).anon_vma.rb_root.rb_node
+    top.rb_red = True
+    for child in (top.rb_left, top.rb_right):
+        if child is not None:
+            child.rb_red = True
+
+
+@breaks("i-mmap")
+def a_file_mapping_is_in_no_tree(s: Scene) -> None:
+    s.file.mapping.i_mmap.rb_node = None
+    s.file.mapping.i_mmap.rb_leftmost = None
+
+
+@breaks("i-mmap")
+def a_shared_mapping_is_not_counted(s: Scene) -> None:
+    s.file.mapping.i_mmap_writable -= 1
+
+
+@breaks("vma-list")
+def the_list_skips_a_vma(s: Scene) -> None:
+    s.parent.vmas[0].vm_next = s.parent.vmas[2]
+
+
+@breaks("vma-list")
+def two_vmas_overlap(s: Scene) -> None:
+    s.parent.vmas[0].vm_end = s.parent.vmas[1].vm_start + PAGE
+
+
+@breaks("vma-list")
+def a_vma_is_not_counted(s: Scene) -> None:
+    s.parent.mm.map_count -= 1
+
+
+@breaks("vm-sizes")
+def total_vm_is_wrong(s: Scene) -> None:
+    s.parent.mm.total_vm += 1
+
+
+# ---------------------------------------------------------------- pages
+
+
+@breaks("tables")
+def an_entry_lies_outside_of_every_vma(s: Scene) -> None:
+    vma = s.parent.vmas[-1]
+    vma.vm_end -= PAGE
+    s.set_pte(s.parent, vma.vm_end, s.parent.pte(s.anon))
+
+
+@breaks("tables")
+def a_table_is_lost(s: Scene) -> None:
+    s.k.pt_next += 1
+
+
+@breaks("mapcount")
+def a_mapping_is_counted_twice(s: Scene) -> None:
+    s.k.pg_mapcount[s.page(s.parent, s.anon)] += 1
+
+
+@breaks("refcount")
+def a_mapping_has_no_reference(s: Scene) -> None:
+    s.k.pg_refcount[s.page(s.parent, s.anon)] -= 1
+
+
+@breaks("refcount")
+def a_reference_is_nobodys(s: Scene) -> None:
+    s.k.pg_refcount[s.page(s.parent, s.anon)] += 1
+
+
+@breaks("reachable")
+def a_page_names_an_anon_vma_that_its_vma_has_not(s: Scene) -> None:
+    stranger = s.vma(s.parent, s.own).anon_vma
+    s.k.pg_mapping[s.page(s.parent, s.anon)] = stranger.handle << 2 | 1
+
+
+@breaks("reachable")
+def a_page_has_another_index(s: Scene) -> None:
+    s.k.pg_index[s.page(s.parent, s.anon + PAGE)] += 1
+
+
+@breaks("reachable")
+def a_file_page_has_lost_its_file(s: Scene) -> None:
+    s.k.pg_mapping[s.page(s.parent, s.mapped)] = 0
+
+
+@breaks("walks")
+def a_walk_misses_a_mapping(s: Scene) -> None:
+    root = s.vma(s.parent, s.anon).anon_vma.rb_root
+    root.rb_node.rb_subtree_last = 0
+
+
+@breaks("copy-on-write")
+def a_shared_page_is_writable(s: Scene) -> None:
+    address = s.anon + PAGE
+    assert s.page(s.parent, address) == s.page(s.child, address)
+    s.set_pte(s.child, address, s.child.pte(address) | bits._PAGE_RW)
+
+
+@breaks("copy-on-write")
+def a_read_only_vma_has_a_writable_entry(s: Scene) -> None:
+    address = s.anon + 6 * PAGE
+    s.set_pte(s.parent, address, s.parent.pte(address) | bits._PAGE_RW)
+
+
+@breaks("copy-on-write")
+def a_private_mapping_writes_to_the_file(s: Scene) -> None:
+    address = s.own + PAGE
+    s.set_pte(s.parent, address, s.parent.pte(address) | bits._PAGE_RW)
+
+
+@breaks("swap-cache")
+def a_page_says_that_it_is_in_the_swap_cache(s: Scene) -> None:
+    s.k.pg_flags[s.page(s.parent, s.anon)] |= bits.PG_swapcache
+
+
+@breaks("file-pages")
+def a_cached_page_is_elsewhere_in_the_file(s: Scene) -> None:
+    s.k.pg_index[s.file.cached[0]] = 5
+
+
+@breaks("file-pages")
+def a_cached_page_is_not_counted(s: Scene) -> None:
+    s.file.mapping.nrpages -= 1
+
+
+@breaks("free-pages")
+def a_free_page_is_lost(s: Scene) -> None:
+    s.k.free_next += 1
+
+
+@breaks("free-pages")
+def a_free_page_keeps_its_mapping(s: Scene) -> None:
+    s.k.pg_mapping[int(s.k.free_next)] = 5
+
+
+@breaks("at-rest")
+def a_page_stays_locked(s: Scene) -> None:
+    s.k.pg_flags[s.page(s.parent, s.anon)] |= bits.PG_locked
+
+
+@breaks("at-rest")
+def a_root_stays_locked(s: Scene) -> None:
+    s.vma(s.parent, s.anon).anon_vma.rwsem.count = 1
+
+
+@breaks("at-rest")
+def a_page_table_stays_locked(s: Scene) -> None:
+    s.k.pt_locked[pte_lookup(s.k, s.parent.mm, s.anon) // 512] = 1
+
+
+# ---------------------------------------------------------------- counters
+
+
+@breaks("rss")
+def a_page_is_not_counted_in_its_mm(s: Scene) -> None:
+    s.parent.mm.rss_stat[bits.MM_ANONPAGES] -= 1
+
+
+@breaks("vmstat")
+def a_mapped_page_is_not_counted_in_the_node(s: Scene) -> None:
+    s.k.vm_stat[bits.NR_ANON_MAPPED] -= 1
+
+
+@breaks("mlocked")
+def a_page_is_locked_that_nobody_maps(s: Scene) -> None:
+    page = s.page(s.parent, s.locked)
+    assert s.k.pg_flags[page] & bits.PG_mlocked
+    s.set_pte(s.parent, s.locked, 0)
+
+
+@breaks("lru")
+def a_page_is_active_on_the_inactive_list(s: Scene) -> None:
+    s.k.pg_flags[s.page(s.parent, s.anon)] ^= bits.PG_active
+
+
+@breaks("lru")
+def a_list_has_another_length(s: Scene) -> None:
+    s.group.memcg.lruvec.size[bits.LRU_ACTIVE_ANON] += 1
+
+
+@breaks("memcg")
+def a_page_is_charged_to_nobody(s: Scene) -> None:
+    s.group.memcg.usage -= 1
+
+
+@breaks("swap-count")
+def an_entry_of_a_slot_is_not_counted(s: Scene) -> None:
+    area = s.k.swap_areas[0]
+    slot = int(np.flatnonzero(np.asarray(area.swap_map)[1:])[0]) + 1
+    area.swap_map[slot] += 1
+
+
+@breaks("swap-count")
+def a_slot_in_use_is_free(s: Scene) -> None:
+    area = s.k.swap_areas[0]
+    slot = int(np.flatnonzero(np.asarray(area.swap_map)[1:])[0]) + 1
+    area.swap_map[slot] = 0
+
+
+@breaks("tlb")
+def a_cpu_may_write_where_the_table_forbids_it(s: Scene) -> None:
+    s.child.touch(s.anon, PAGE)
+    s.set_pte(s.child, s.anon, s.child.pte(s.anon) & ~bits._PAGE_RW)
+
+
+@breaks("tlb")
+def a_cpu_uses_an_entry_that_is_gone(s: Scene) -> None:
+    s.child.touch(s.anon, PAGE)
+    s.set_pte(s.child, s.anon, 0)
+
+
+@pytest.mark.parametrize(
+    ("invariant", "damage"), [pytest.param(name, run, id=what) for name, what, run in DAMAGES]
+)
+def test_damage_is_found(scene: Scene, invariant: str, damage: Damage) -> None:
+    assert scene.machine.check() == []
+    damage(scene)
+    found = {violation.invariant for violation in scene.machine.check()}
+    assert invariant in found
+
+
+def test_every_invariant_is_violated_by_some_damage() -> None:
+    assert {name for name, _, _ in DAMAGES} == set(INVARIANTS)
+
+
+def test_a_check_of_one_invariant_looks_at_nothing_else(scene: Scene) -> None:
+    scene.k.pg_mapcount[scene.page(scene.parent, scene.anon)] += 1
+    assert check_kernel(scene.k, only=["rss", "degree"]) == []
+    (found,) = check_kernel(scene.k, only=["mapcount"])
+    assert str(found).startswith("mapcount: page 0x")
+
+
+def test_pins_are_references(scene: Scene) -> None:
+    with scene.parent.pin(scene.anon, PAGE):
+        assert scene.machine.check() == []
+        assert check_kernel(scene.k, {}) != []
+    assert check_kernel(scene.k, {}) == []
+
+
+def test_a_machine_that_checks_itself_stops_at_the_operation(scene: Scene) -> None:
+    scene.machine.invariants = True
+    scene.parent.read(scene.anon, 1)
+    scene.parent.mm.total_vm += 1
+    with pytest.raises(InvariantViolation, match="after parent:\n  vm-sizes: mm"):
+        scene.parent.read(scene.anon, 1)
+
+
+def test_nothing_is_left_of_processes_that_exit(scene: Scene) -> None:
+    assert len(leftovers(scene.k)) > 5
+    scene.parent.exit()
+    scene.child.exit()
+    assert leftovers(scene.k) == []
+    assert scene.machine.check() == []
+
+
+def test_a_leaked_page_is_told(scene: Scene) -> None:
+    page = scene.page(scene.parent, scene.anon)
+    scene.k.pg_refcount[page] += 1
+    scene.parent.exit()
+    scene.child.exit()
+    assert leftovers(scene.k) == [f"anonymous page {page:#x} has 1 references"]

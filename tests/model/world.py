@@ -1,0 +1,646 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine and its oracle, moved together by operations that are plain data.
+
+An `Op` is a name and four small numbers. What it does depends only on them and on the state, and
+one that makes no sense at the moment (of a process that has exited, of a page that is not mapped)
+does nothing. A new process gets the number that the operation says. So any part of a list of
+operations is a scenario too, in which the others mean what they meant: what shrinking needs.
+
+After each operation `World.verify` compares: every address space's VMAs with the oracle's pages,
+every page's contents with the oracle's values, by a look that faults nothing in, and everything
+that `rmap.check` knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rmap.check import Violation, check_kernel, leftovers
+from rmap.mm.bits import (
+    VM_DONTCOPY,
+    VM_EXEC,
+    VM_READ,
+    VM_SHARED,
+    VM_WIPEONFORK,
+    VM_WRITE,
+)
+from rmap.mm.mm_types import AddressSpace, Vma
+from rmap.mm.page import PageAnon, page_private
+from rmap.mm.pgtable import (
+    is_swap_pte,
+    pte_pfn,
+    pte_present,
+    pte_special,
+    pte_to_swp_entry,
+    swp_offset,
+    swp_type,
+)
+from rmap.mm.profile import KernelProfile
+from rmap.model import (
+    BusError,
+    FailPlan,
+    FileHandle,
+    Machine,
+    OutOfMemory,
+    Pin,
+    Process,
+    Segfault,
+    SyscallError,
+    UserfaultPending,
+)
+from tests.model import oracle
+from tests.model.oracle import Space, Spot, Store
+
+PAGE = 4096
+#: Everything happens in so many pages, of which the last are the heap's.
+WINDOW = 40
+HEAP = 32
+BASE = 0x1000_0000
+#: The stack is far away, as a gap is kept below it; it may grow by a few pages.
+STACK = 0x7000_0000_0000
+STACK_PAGES = 2
+PROTS = ("rw", "r", "none", "rw", "rx")
+FILE_PAGES = 12
+MAX_PROCESSES = 8
+
+
+#: Operations that may fault in what they do not access.
+POPULATING = {"mmap", "mlock", "mprotect", "mremap", "pin", "userfault"}
+#: Advice, that which changes most more often.
+ADVICE = (
+    "dontneed", "free", "dontneed", "free", "cold", "pageout", "dontfork", "dofork", "wipeonfork",
+    "keeponfork", "sequential", "random", "normal", "willneed",
+)  # fmt: skip
+
+
+class Op(NamedTuple):
+    """An operation: whose, where, how many pages, and a number with a meaning of its own.
+
+    `page` is the number of the new process, for those that make one.
+    """
+
+    name: str
+    who: int = 0
+    page: int = 0
+    pages: int = 1
+    arg: int = 0
+
+
+class Wrong(AssertionError):
+    """The machine is not what it must be."""
+
+
+class World:
+    """A small machine with an oracle.
+
+    Parameters
+    ----------
+    profile
+        Which kernel.
+    ram, swap
+        In pages: little, so that memory gets short.
+    """
+
+    def __init__(
+        self, profile: str | KernelProfile = "4.18", ram: int = 400, swap: int = 96
+    ) -> None:
+        self.machine = Machine(ram=ram, cpus=2, swap=swap, profile=profile)
+        self.spaces: dict[int, Space] = {}
+        self.alive: dict[int, Process] = {}
+        self.born: set[int] = set()
+        self.pins: list[Pin] = []
+        self.value = 0
+        self.files: list[tuple[FileHandle, Store]] = []
+        for number, shmem in enumerate((False, True)):
+            handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
+            self.files.append((handle, Store(FILE_PAGES)))
+        self.group = self.machine.cgroup("small", limit=64)
+        self.do(Op("spawn", page=1))
+
+    # ------------------------------------------------------------ running
+
+    def do(self, op: Op) -> None:
+        """Do one operation to the machine and to the oracle."""
+        action: Callable[[Op], None] = getattr(self, f"do_{op.name}")
+        action(op)
+        process = self.process(op)
+        if process is not None and op.name in POPULATING:
+            self.note_copies(process)
+
+    def note_copies(self, process: Process) -> None:
+        """Note which pages of private file mappings became copies without a store.
+
+        Locking or populating memory that is writable makes the copies at once; what is written
+        to the file later does not reach them.
+        """
+        k = self.machine.kernel
+        for page, spot in self.spaces[process.pid].items():
+            if spot.private and spot.store is not None and spot.own is None:
+                pte = process.pte(at(page))
+                if is_swap_pte(pte) or (pte_present(pte) and PageAnon(k, pte_pfn(pte))):
+                    spot.own = spot.store.values.get(spot.index, 0)
+
+    def process(self, op: Op) -> Process | None:
+        """The process that an operation is of, ``None`` if it does not live."""
+        return self.alive.get(op.who)
+
+    def may_start(self, op: Op) -> bool:
+        """Whether an operation may make a process: of a number that never was, and not too many."""
+        return len(self.alive) < MAX_PROCESSES and op.page not in self.born
+
+    def start(self, number: int, process: Process, space: Space) -> None:
+        """Take a new process in."""
+        process.cpu = number % 2
+        self.born.add(number)
+        self.machine.renumber(process, number, process.ppid)
+        self.alive[number] = process
+        self.spaces[number] = space
+
+    def attempt(self, process: Process, action: Callable[[], object]) -> bool:
+        """Whether a system call succeeds. After one that fails, what is mapped is looked up."""
+        try:
+            action()
+        except (SyscallError, OutOfMemory):
+            self.resync(process)
+            return False
+        return True
+
+    def resync(self, process: Process) -> None:
+        """Let the oracle have what a failing call left mapped; contents stay what they are."""
+        space = self.spaces[process.pid]
+        mapped = {page: vma for vma in process.vmas for page in pages_of(vma)}
+        for page in list(space):
+            vma = mapped.get(page)
+            if vma is None or bool(vma.vm_flags & VM_SHARED) == space[page].private:
+                del space[page]
+            else:
+                told = told_of(vma)
+                space[page].prot, space[page].dontfork, space[page].wipeonfork = told
+
+    # ------------------------------------------------------------ processes
+
+    def do_spawn(self, op: Op) -> None:
+        if not self.may_start(op):
+            return
+        try:
+            process = self.machine.spawn("p", self.group if op.arg % 2 else None)
+        except MemoryError:
+            return
+        process.mm.start_brk = process.mm.brk = BASE + HEAP * PAGE
+        self.start(op.page, process, {})
+
+    def do_fork(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None or not self.may_start(op):
+            return
+        try:
+            child = process.fork()
+        except SyscallError:
+            return
+        self.start(op.page, child, oracle.fork(self.spaces[process.pid]))
+
+    def do_exec(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        try:
+            process.exec("program")
+        except SyscallError:
+            if not process.alive:  # there was no way back
+                del self.alive[process.pid], self.spaces[process.pid]
+        else:
+            process.mm.start_brk = process.mm.brk = BASE + HEAP * PAGE
+            self.spaces[process.pid] = {
+                page: Spot(told_of(vma)[0]) for vma in process.vmas for page in pages_of(vma)
+            }
+
+    def do_exit(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        process.exit()
+        del self.alive[process.pid], self.spaces[process.pid]
+
+    # ------------------------------------------------------------ memory
+
+    def do_mmap(self, op: Op) -> None:
+        """Map a range in the place of what is there."""
+        process = self.process(op)
+        if process is None:
+            return
+        kind = ("anon", "anon", "shared", "file", "fileprivate")[op.arg % 5]
+        prot = PROTS[op.arg // 5 % len(PROTS)]
+        handle, store = self.files[op.arg // 25 % 2]
+        pgoff = op.arg // 50 % 4
+        file = handle if kind in ("file", "fileprivate") else None
+
+        def mapping() -> None:
+            process.mmap(
+                op.pages * PAGE, prot, kind, file, pgoff if file else 0, addr=at(op.page),
+                locked=op.arg // 200 % 8 == 1, populate=op.arg // 200 % 8 == 2,
+            )  # fmt: skip
+
+        if not self.attempt(process, mapping):
+            return
+        space = self.spaces[process.pid]
+        behind = store if file else Store(op.pages) if kind == "shared" else None
+        for number in range(op.pages):
+            index = number + (pgoff if file else 0)
+            private = kind in ("anon", "fileprivate")
+            space[op.page + number] = Spot(prot, behind, index if behind else 0, private)
+
+    def do_munmap(self, op: Op) -> None:
+        process = self.process(op)
+        if process is not None and self.attempt(
+            process, lambda: process.munmap(at(op.page), op.pages * PAGE)
+        ):
+            oracle.drop(self.spaces[process.pid], op.page, op.pages)
+
+    def do_mprotect(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        prot = PROTS[op.arg % len(PROTS)]
+        if self.attempt(process, lambda: process.mprotect(at(op.page), op.pages * PAGE, prot)):
+            for page in range(op.page, op.page + op.pages):
+                self.spaces[process.pid][page].prot = prot
+
+    def do_mremap(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None or op.page >= WINDOW:
+            return  # a stack that was moved here would grow over its neighbours
+        wanted = 1 + op.arg % 6
+        fixed = op.arg // 6 % 2 == 1
+        target = op.arg // 12 % (HEAP - 6)
+        found = []
+
+        def moving() -> None:
+            new_addr = at(target) if fixed else None
+            found.append(
+                process.mremap(at(op.page), op.pages * PAGE, wanted * PAGE, new_addr=new_addr)
+            )
+
+        if self.attempt(process, moving):
+            space = self.spaces[process.pid]
+            if not fixed and wanted <= op.pages:  # in place, whatever is mapped there
+                oracle.drop(space, op.page + wanted, op.pages - wanted)
+            else:
+                oracle.move(space, op.page, op.pages, (found[0] - BASE) // PAGE, wanted)
+
+    def do_brk(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        before = process.mm.brk
+        wanted = BASE + (HEAP + op.arg % (WINDOW - HEAP)) * PAGE
+        if before < BASE + HEAP * PAGE:
+            return
+        after = process.brk(wanted)
+        space = self.spaces[process.pid]
+        self.resync(process)
+        first, last = (before - BASE) // PAGE, (after - BASE) // PAGE
+        for page in range(first, last):
+            space[page] = Spot("rw")
+
+    def do_stack(self, op: Op) -> None:
+        """Map a stack, or grow it by touching below it."""
+        process = self.process(op)
+        if process is None:
+            return
+        space = self.spaces[process.pid]
+        first = (STACK - BASE) // PAGE
+        if first not in space:
+            if self.attempt(
+                process,
+                lambda: process.mmap(STACK_PAGES * PAGE, addr=STACK, growsdown=True),
+            ):
+                space.update((first + number, Spot("rw")) for number in range(STACK_PAGES))
+            return
+        last = min(page for page in space if page >= first - 64)
+        vma = process.vma_at(at(last))
+        if vma is None or space[last].prot != "rw":
+            return
+        below = last - 1 - op.arg % 2
+        lowest = vma.vm_start
+        with contextlib.suppress(Segfault, OutOfMemory):
+            process.grow_stack(at(below))
+        for page in range((vma.vm_start - BASE) // PAGE, (lowest - BASE) // PAGE):
+            space[page] = Spot("rw", dontfork=space[last].dontfork,
+                               wipeonfork=space[last].wipeonfork)  # fmt: skip
+
+    def do_madvise(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        name = ADVICE[op.arg % len(ADVICE)]
+        space = self.spaces[process.pid]
+        pages = [page for page in range(op.page, op.page + op.pages) if page in space]
+        if name == "free":  # whatever becomes of it, the kernel may forget from now on
+            for page in pages:
+                if space[page].private and space[page].store is None:
+                    space[page].freed = space[page].own is not None
+        try:
+            process.madvise(at(op.page), op.pages * PAGE, name)
+        except (SyscallError, OutOfMemory):
+            self.resync(process)
+            if name == "dontneed":  # done up to the hole, or not at all
+                for page in pages:
+                    self.settle(process, page)
+            return
+        if name == "dontneed":
+            oracle.forget(space, op.page, op.pages)
+        self.resync(process)
+
+    def settle(self, process: Process, page: int) -> None:
+        """Believe what is there, of a page that may or may not have been forgotten."""
+        spot = self.spaces[process.pid].get(page)
+        if spot is not None and spot.private and spot.own is not None:
+            found = self.peek(process, page, spot)
+            beneath = 0 if spot.store is None else spot.store.values.get(spot.index, 0)
+            if found != spot.own and found == beneath:
+                spot.own = None
+
+    def do_mlock(self, op: Op) -> None:
+        process = self.process(op)
+        if process is not None:
+            self.attempt(process, lambda: process.mlock(at(op.page), op.pages * PAGE))
+
+    def do_munlock(self, op: Op) -> None:
+        process = self.process(op)
+        if process is not None:
+            self.attempt(process, lambda: process.munlock(at(op.page), op.pages * PAGE))
+
+    # ------------------------------------------------------------ loads and stores
+
+    def expected_error(self, process: Process, page: int, *, write: bool) -> type[Exception] | None:
+        """What a load or store must end with."""
+        spot = self.spaces[process.pid].get(page)
+        if spot is None or spot.prot == "none" or (write and "w" not in spot.prot):
+            return Segfault
+        return None if spot.exists else BusError
+
+    def access(
+        self, process: Process, page: int, action: Callable[[], None], *, write: bool
+    ) -> bool:
+        """Whether an access went through; one that ends otherwise than it must is wrong."""
+        expected = self.expected_error(process, page, write=write)
+        try:
+            action()
+        except (Segfault, BusError) as error:
+            if expected is None or type(error) is not expected:
+                raise Wrong(
+                    f"{error!r} at page {page} of {process}, expected {expected}"
+                ) from error
+            return False
+        except (OutOfMemory, UserfaultPending):
+            return False
+        if expected is not None:
+            raise Wrong(f"an access to page {page} of {process} went through, not {expected}")
+        return True
+
+    def do_write(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        self.value += 1
+        data = self.value.to_bytes(8, "little")
+        if self.access(process, op.page, lambda: process.write(at(op.page), data), write=True):
+            self.spaces[process.pid][op.page].write(self.value)
+
+    def do_read(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        found: list[int] = []
+
+        def reading() -> None:
+            found.append(int.from_bytes(process.read(at(op.page), 8), "little"))
+
+        if self.access(process, op.page, reading, write=False):
+            values = self.spaces[process.pid][op.page].values()
+            if found[0] not in values:
+                raise Wrong(f"page {op.page} of {process} reads {found[0]}, not one of {values}")
+
+    def do_pin(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None or len(self.pins) >= 4:
+            return
+        try:
+            self.pins.append(process.pin(at(op.page), op.pages * PAGE, write=op.arg % 2 == 1))
+        except (SyscallError, OutOfMemory, Segfault, BusError, UserfaultPending):
+            return
+
+    def do_unpin(self, op: Op) -> None:
+        if self.pins:
+            self.pins.pop(op.arg % len(self.pins)).release()
+
+    def do_userfault(self, op: Op) -> None:
+        """Register a range, fill a page in, and unregister what was registered."""
+        process = self.process(op)
+        if process is None:
+            return
+        there = self.spaces[process.pid].get(op.page)
+        if there is not None and not there.exists:
+            return  # v4.18 lets a page be filled in beyond the end of a file
+        try:
+            fault = process.userfaultfd(at(op.page), op.pages * PAGE)
+        except SyscallError:
+            self.resync(process)
+            return
+        spot = self.spaces[process.pid].get(op.page)
+        self.value += 1
+        try:
+            fault.copy(at(op.page), self.value.to_bytes(8, "little"))
+        except (SyscallError, OutOfMemory):
+            self.resync(process)
+        else:
+            if spot is None:
+                raise Wrong(f"UFFDIO_COPY to page {op.page}, which is not mapped")
+            spot.write(self.value)
+        self.attempt(process, lambda: fault.unregister(at(op.page), op.pages * PAGE))
+
+    # ------------------------------------------------------------ files
+
+    def do_file_write(self, op: Op) -> None:
+        handle, store = self.files[op.arg % 2]
+        index = op.page % FILE_PAGES
+        self.value += 1
+        try:
+            handle.write(index * PAGE, self.value.to_bytes(8, "little"))
+        except (SyscallError, OutOfMemory):
+            return
+        if index < store.size:
+            store.values[index] = self.value
+
+    def do_file_read(self, op: Op) -> None:
+        handle, store = self.files[op.arg % 2]
+        index = op.page % FILE_PAGES
+        try:
+            found = int.from_bytes(handle.read(index * PAGE, 8), "little")
+        except (SyscallError, OutOfMemory):
+            return
+        if found != store.values.get(index, 0):
+            raise Wrong(f"{handle} reads {found} at {index}, not {store.values.get(index, 0)}")
+
+    def do_truncate(self, op: Op) -> None:
+        """Cut a file short, or make it as long as it was; private copies of what is cut go too."""
+        handle, store = self.files[op.arg % 2]
+        size = FILE_PAGES if op.arg // 2 % 2 else op.page % FILE_PAGES
+        handle.truncate(size * PAGE)
+        for space in self.spaces.values():
+            for spot in space.values():
+                if spot.store is store and spot.index >= size:
+                    spot.own, spot.freed = None, False
+        store.truncate(size)
+
+    def do_writeback(self, op: Op) -> None:
+        handle = self.files[op.arg % 3][0] if op.arg % 3 < 2 else None
+        self.machine.writeback(handle)
+
+    # ------------------------------------------------------------ memory pressure
+
+    def do_reclaim(self, op: Op) -> None:
+        self.machine.reclaim(1 + op.arg % 48, self.group if op.arg // 48 % 2 else None)
+
+    def do_age(self, op: Op) -> None:
+        self.machine.age(1 + op.arg % 32, self.group if op.arg // 32 % 2 else None)
+
+    def do_swapoff(self, op: Op) -> None:
+        try:
+            self.machine.swapoff(0)
+        except SyscallError:
+            return
+        self.machine.swapon(96)
+
+    def do_idle(self, op: Op) -> None:
+        process = self.process(op)
+        if process is None:
+            return
+        pages = [page for page in process.pages(at(op.page), op.pages * PAGE) if page]
+        if op.arg % 2:
+            self.machine.page_idle_mark(pages)
+        else:
+            for page in pages:
+                self.machine.page_idle(page)
+
+    def do_fail(self, op: Op) -> None:
+        """Let an allocation of the next operations fail; 0 ends that."""
+        sites = ("*", "anon_vma", "anon_vma_chain", "page", "page_table", "vma", "swap_slot",
+                 "swap_duplicate", "memcg_charge", "swap_cache", "mm")  # fmt: skip
+        number = op.arg % 12
+        site = sites[op.arg // 12 % len(sites)]
+        self.machine.inject = FailPlan.nth(number, site) if number else None
+
+    # ------------------------------------------------------------ looking
+
+    def verify(self) -> None:
+        """Compare everything. Raises `Wrong`, naming what differs."""
+        violations: list[Violation | str] = list(check_kernel(self.machine.kernel, self.pinned()))
+        violations += [f"warning: {warning}" for warning in self.machine.warnings]
+        for process in self.alive.values():
+            violations += self.compare(process)
+        for handle, store in self.files:
+            violations += self.compare_file(handle, store)
+        if violations:
+            raise Wrong("\n".join(str(violation) for violation in violations))
+
+    def pinned(self) -> Counter[int]:
+        """References that pins hold, by page."""
+        return Counter(page for pin in self.pins for page in pin.pages)
+
+    def compare(self, process: Process) -> list[str]:
+        """VMAs and contents of a process against its dictionary."""
+        space = self.spaces[process.pid]
+        mapped = {page: vma for vma in process.vmas for page in pages_of(vma)}
+        problems = [
+            f"page {page} of {process}: a VMA or an entry in the oracle, not both"
+            for page in sorted(set(mapped) ^ set(space))
+        ]
+        for page in sorted(set(mapped) & set(space)):
+            spot, vma = space[page], mapped[page]
+            told = (told_of(vma)[0], not vma.vm_flags & VM_SHARED)
+            if told != (spot.prot, spot.private):
+                problems.append(f"page {page} of {process} is {told}, expected {spot}")
+            found = self.peek(process, page, spot)
+            if spot.exists and found not in spot.values():
+                problems.append(f"page {page} of {process} holds {found}, not {spot.values()}")
+        return problems
+
+    def compare_file(self, handle: FileHandle, store: Store) -> list[str]:
+        """Contents of a file against its store."""
+        return [
+            f"page {index} of {handle} holds {self.peek_file(handle.mapping, index)}, "
+            f"not {store.values.get(index, 0)}"
+            for index in range(store.size)
+            if self.peek_file(handle.mapping, index) != store.values.get(index, 0)
+        ]
+
+    def peek(self, process: Process, page: int, spot: Spot) -> int:
+        """The value of a page, wherever it is; nothing is faulted in."""
+        pte = process.pte(at(page))
+        k = self.machine.kernel
+        if pte_present(pte):
+            return 0 if pte_special(pte) else number_of(k.content.get(int(pte_pfn(pte)), b""))
+        if is_swap_pte(pte):
+            return self.peek_slot(int(pte_to_swp_entry(pte)))
+        vma = process.vma_at(at(page))
+        if vma is None or vma.vm_file is None:
+            return 0
+        index = vma.vm_pgoff + (at(page) - vma.vm_start) // PAGE
+        return self.peek_file(vma.vm_file.f_mapping, index)
+
+    def peek_file(self, mapping: AddressSpace, index: int) -> int:
+        """The value of a page of a file: in its cache, in swap, or on disk."""
+        item = mapping.i_pages.get(index, 0)
+        if item > 0:
+            return number_of(self.machine.kernel.content.get(item, b""))
+        return self.peek_slot(-item) if item else number_of(mapping.backing.get(index, b""))
+
+    def peek_slot(self, entry: int) -> int:
+        """The value of a swap slot: in the swap cache, or written out."""
+        k = self.machine.kernel
+        area, slot = k.swap_areas[swp_type(entry)], swp_offset(entry)
+        page = int(area.cache[slot])
+        if page:
+            assert page_private(k, page) == entry
+            return number_of(k.content.get(page, b""))
+        return number_of(area.slots.get(slot, b""))
+
+    def finish(self) -> None:
+        """Let everybody exit. Raises `Wrong` if anything of them is left."""
+        self.machine.inject = None
+        for pid in list(self.alive):
+            self.do(Op("exit", pid))
+        while self.pins:
+            self.pins.pop().release()
+        self.verify()
+        left = leftovers(self.machine.kernel)
+        if left:
+            raise Wrong("left when all have exited:\n" + "\n".join(left))
+
+
+def at(page: int) -> int:
+    """The address of a page of the window."""
+    return BASE + page * PAGE
+
+
+def pages_of(vma: Vma) -> range:
+    """The pages of a VMA, as the oracle numbers them."""
+    return range((vma.vm_start - BASE) // PAGE, (vma.vm_end - BASE) // PAGE)
+
+
+def told_of(vma: Vma) -> tuple[str, bool, bool]:
+    """Protection, dontfork and wipeonfork of a VMA, as the oracle tells them."""
+    flags = vma.vm_flags
+    letters = "".join(
+        letter for letter, bit in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC)) if flags & bit
+    )
+    return letters or "none", bool(flags & VM_DONTCOPY), bool(flags & VM_WIPEONFORK)
+
+
+def number_of(data: bytes) -> int:
+    """The value that a page's contents stand for."""
+    return int.from_bytes(data[:8], "little")
