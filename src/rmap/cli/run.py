@@ -48,8 +48,9 @@ Examples:
 Exit status 1 if an expectation of the scenario is not met, an invariant is broken, or the kernel
 stops. The language is in docs/scenarios.md."""
 
-#: Processes that a table lists.
+#: Processes that a table lists, and failures that are told one by one.
 _PROCESSES = 20
+_FAILURES = 20
 
 
 def command(
@@ -103,7 +104,7 @@ def command(
     chosen = options(profile, quirk, seed, until, check=check.value if check else None, trace=trace)
     if image is not None:
         refuse_unless_writable(image)
-    listener = _tell if format is Format.TABLE else None
+    listener = Teller() if format is Format.TABLE else None
     result = run_scenario(program, chosen, listener)
     memory = _memory(result)
     if image is not None:
@@ -131,23 +132,34 @@ def _memory(result: RunResult) -> MemoryImage:
     return named(result.machine.snapshot(), result.regions)
 
 
-def _tell(event: Event) -> None:
-    """Print what happens when it happens; what a scenario prints stands by itself."""
-    from rmap.text import printable
+class Teller:
+    """Prints what happens when it happens; what a scenario prints stands by itself."""
 
-    text = printable(event.text)
-    if event.kind == "trace":
-        line = f"{event.place.line:>6}  {text}"
-    elif event.kind == "output":
-        line = text
-    else:
-        line = f"{event.place}: {text}"
-    try:
-        sys.stdout.write(f"{line}\n")
-        if sys.stdout.isatty():
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise OutputClosed from None
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def __call__(self, event: Event) -> None:
+        from rmap.text import printable
+
+        text = printable(event.text)
+        if event.kind == "trace":
+            line = f"{event.place.line:>6}  {text}"
+        elif event.kind == "output":
+            line = text
+        else:
+            line = f"{event.place}: {text}"
+        if event.kind == "failure":
+            self.failures += 1
+            if self.failures > _FAILURES:
+                return
+            if self.failures == _FAILURES:
+                line += "; what else fails is counted (--format json lists all)"
+        try:
+            sys.stdout.write(f"{line}\n")
+            if sys.stdout.isatty():
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise OutputClosed from None
 
 
 def document(result: RunResult, image: MemoryImage, limit: int, *, told: bool) -> Document:
@@ -189,7 +201,9 @@ def _sharing(image: MemoryImage) -> list[Records]:
     if not len(image.processes):
         return []
     answer = report(image, by="process")
-    return [matrix(answer), pairs(answer)]
+    size = answer.shared.size
+    alone = size.sum() == size.trace()
+    return [pairs(answer)] if alone else [matrix(answer), pairs(answer)]
 
 
 def _statistics(result: RunResult) -> list[Records]:
@@ -250,6 +264,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
         "cpus": len(kernel.tlbs),
         "operations": result.operations,
         "failed_operations": len(result.failures),
+        "failed_tries": result.tried,
         "expectations_met": result.held,
         "expectations_not_met": len(result.broken),
         "stopped": result.stopped or None,
@@ -272,7 +287,8 @@ def _heading(result: RunResult, told: bool) -> Sequence[str]:
     )
     second = (
         f"Expectations met: {result.held:,}, not met: {len(result.broken):,}. "
-        f"Operations that failed: {len(result.failures):,}."
+        f"Operations that failed: {len(result.failures):,}"
+        f"{f', and {result.tried:,} that might' if result.tried else ''}."
     )
     lines = ["", first, second] if told and result.log else [first, second]
     if result.stopped:

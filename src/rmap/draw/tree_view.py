@@ -120,12 +120,17 @@ def process_name(vma: ForestVma) -> str:
 
 
 def page_place(family: Family, run: PageRun) -> str:
-    """Say which pages a run is: where they lie in a VMA with a name, else their indexes."""
+    """Say which pages a run is: where they lie in memory with a name, else their indexes."""
     last = run.index + run.pages - 1
     for vma in family.vmas:
         if vma.vma in run.vmas and vma.name:
-            first = run.index - vma.pgoff
-            span = f"{first}..{last - vma.pgoff}" if run.pages > 1 else f"{first}"
+            # A region that was split has several VMAs of its name, and begins with the first.
+            same = [one for one in family.vmas if (one.mm, one.name) == (vma.mm, vma.name)]
+            start = min(one.start for one in same)
+            shift = vma.pgoff - (vma.start - start) // family.page_size
+            span = f"{run.index - shift}"
+            if run.pages > 1:
+                span += f"..{last - shift}"
             return f"{short_name(vma.name)}+{span}"
     return f"{run.index:#x}..{last:#x}" if run.pages > 1 else f"{run.index:#x}"
 

@@ -124,6 +124,7 @@ class Family:
     vmas: tuple[ForestVma, ...]
     pages: tuple[PageRun, ...]
     findings: tuple[Finding, ...]
+    page_size: int
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -304,7 +305,8 @@ class _Grower:
         rows = {vma for node in nodes for vma in (*node.tree, *node.owners)}
         vmas = sorted(map(self._vma, rows), key=lambda vma: (vma.pid, vma.mm, vma.start))
         pages = self._page_runs(sorted(members))
-        return Family(root, nodes, tuple(vmas), pages, self._findings(vmas, pages))
+        findings = self._findings(vmas, pages)
+        return Family(root, nodes, tuple(vmas), pages, findings, self.image.page_size)
 
     def _depth_first(self, root: int) -> list[tuple[int, int]]:
         """Members of a family with their depths; those no parent leads to stand at the end."""

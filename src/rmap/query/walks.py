@@ -19,7 +19,7 @@ from rmap.image import MemoryImage, Table
 from rmap.image.flags import Kpf
 
 I64 = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
 
 #: What the pages of a `WalkCost` belong to.
 KINDS = ("anon", "file", "shmem")
@@ -36,7 +36,7 @@ class Walks:
     visited
         VMAs in the owner's tree whose range covers the page's index.
     found
-        Page-table entries that map the page.
+        Page-table entries in those VMAs that map the page: all there are, if nothing is broken.
     """
 
     rows: I64
@@ -64,29 +64,33 @@ def walks(image: MemoryImage) -> Walks:
     if "index" not in pages:
         empty = np.empty(0, np.int64)
         return Walks(empty, empty, empty)
-    found = image.reverse.count(pages["pfn"])
-    parts = list(_of_trees(image, "anon_vma", image.tables["anon_vma_chains"], found))
-    parts += list(_of_trees(image, "file", image.tables["i_mmap"], found))
+    parts = []
+    for owner, edges in (
+        ("anon_vma", image.tables["anon_vma_chains"]),
+        ("file", image.tables["i_mmap"]),
+    ):
+        if owner in pages:
+            parts += list(_of_trees(image, owner, edges))
     rows = np.concatenate([part[0] for part in parts] or [np.empty(0, np.int64)])
     visited = np.concatenate([part[1] for part in parts] or [np.empty(0, np.int64)])
+    found = np.concatenate([part[2] for part in parts] or [np.empty(0, np.int64)])
     order = np.argsort(rows, kind="stable")
-    return Walks(rows[order], visited[order], found[rows[order]])
+    return Walks(rows[order], visited[order], found[order])
 
 
-def _of_trees(
-    image: MemoryImage, owner: str, edges: Table, found: I64
-) -> Iterator[tuple[I64, I64]]:
-    """Yield (rows of pages, VMAs visited) for each owner of pages of one sort."""
+def _of_trees(image: MemoryImage, owner: str, edges: Table) -> Iterator[tuple[I64, I64, I64]]:
+    """Yield (rows of pages, VMAs visited, mappings found) for each owner of pages of one sort."""
     pages, vmas = image.pages, image.vmas
-    if owner not in pages:
-        return
-    rows = np.flatnonzero((pages[owner] >= 0) & (found > 0))
+    mapped = image.reverse.count(pages["pfn"]) > 0
+    rows = np.flatnonzero((pages[owner] >= 0) & mapped)
     rows = rows[np.argsort(pages[owner][rows], kind="stable")]
+    found = _found(image, rows, pages[owner][rows], edges["vma"], edges[owner])
     owners, firsts = np.unique(pages[owner][rows], return_index=True)
     edge_order = np.argsort(edges[owner], kind="stable")
     bounds = np.searchsorted(edges[owner][edge_order], [owners, owners + 1])
     length = (vmas["end"] - vmas["start"]) // np.uint64(image.page_size)
-    for at, group in enumerate(np.split(rows, firsts[1:]) if len(rows) else []):
+    splits = zip(np.split(rows, firsts[1:]), np.split(found, firsts[1:]), strict=True)
+    for at, (group, group_found) in enumerate(splits if len(rows) else ()):
         tree = edges["vma"][edge_order[bounds[0, at] : bounds[1, at]]]
         start = np.sort(vmas["pgoff"][tree])
         end = np.sort(vmas["pgoff"][tree] + length[tree])
@@ -94,7 +98,21 @@ def _of_trees(
         visited = np.searchsorted(start, index, side="right") - np.searchsorted(
             end, index, side="right"
         )
-        yield group, visited.astype(np.int64)
+        yield group, visited.astype(np.int64), group_found
+
+
+def _found(image: MemoryImage, rows: I64, owners: I32, edge_vmas: I32, edge_owners: I32) -> I64:
+    """Return how many entries map each page from a VMA that is in the tree of its owner."""
+    mappings = image.reverse.mappings(image.pages["pfn"][rows])
+    counts = np.diff(mappings.offsets)
+    vma = image.vmas_of_ptes(mappings.rows).astype(np.int64)
+    # An edge as one number; a mapping outside of all VMAs (-1) is below all of these.
+    width = max(owners.max(initial=0), edge_owners.max(initial=0)) + 1
+    wanted = vma * int(width) + np.repeat(owners, counts)
+    known = np.unique(edge_vmas.astype(np.int64) * int(width) + edge_owners)
+    reached = np.isin(wanted, known)
+    place = np.repeat(np.arange(len(rows)), counts)
+    return np.bincount(place[reached], minlength=len(rows)).astype(np.int64)
 
 
 def walk_costs(image: MemoryImage) -> list[WalkCost]:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rmap.scenario.errors import WordError
-from rmap.scenario.expression import Scope, number_of
+from rmap.scenario.expression import number_of
 from rmap.scenario.limits import NUMBER, PAGE_NUMBER
 from rmap.scenario.words import Word
 
 _NAME = re.compile(r"[A-Za-z_\[][A-Za-z0-9_.\-\[\]]{0,62}")
+_PATH = re.compile(r"[A-Za-z_/][A-Za-z0-9_.\-/]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ class Spec:
 Values = dict[str, Any]
 
 
-def bind(spec: Spec, words: Sequence[Word], scope: Scope | None) -> Values:
+def bind(spec: Spec, words: Sequence[Word]) -> Values:
     """Return the values of a line's words, by the keys of its parameters and options.
 
-    Without a scope only what is the same everywhere is checked: words with holes are taken on
-    trust, and have no value.
+    A word with holes is taken on trust where one may stand, and has no value: what is the same
+    everywhere is checked before anything runs, the rest when its holes are filled.
 
     Raises
     ------
@@ -93,54 +94,33 @@ def bind(spec: Spec, words: Sequence[Word], scope: Scope | None) -> Values:
         missing = spec.params[len(words)].kind.name
         raise WordError(f"{missing} is missing; the line is: {spec.usage}")
     for param, word in zip(spec.params, words[: spec.required], strict=False):
-        values[param.key] = _convert(spec, param.kind, word, scope)
+        values[param.key] = _convert(spec, param.kind, word)
     waiting = [param for param in spec.params if param.optional]
     for word in words[spec.required :]:
-        _bind_option(spec, word, scope, waiting, values)
+        _bind_option(spec, word, waiting, values)
     return values
 
 
-def _bind_option(
-    spec: Spec, word: Word, scope: Scope | None, waiting: list[Param], values: Values
-) -> None:
+def _bind_option(spec: Spec, word: Word, waiting: list[Param], values: Values) -> None:
     """Give one of the words after the required ones its place."""
-    text = _known(word, scope)
-    key, colon, _ = word.text.partition(":")
-    if text in spec.flags:
-        name, value = spec.flags[text]
+    key, colon, rest = word.text.partition(":")
+    if word.is_literal and word.text in spec.flags:
+        name, value = spec.flags[word.text]
         values[name] = value
     elif colon and key in spec.keyed:
-        rest = Word(word.text[len(key) + 1 :], _without_key(word, len(key) + 1))
-        values[key] = _convert(spec, spec.keyed[key], rest, scope)
+        values[key] = _convert(spec, spec.keyed[key], Word(rest, word.pieces))
     elif waiting:
         param = waiting.pop(0)
-        values[param.key] = _convert(spec, param.kind, word, scope)
-    elif text or word.is_literal:
-        raise WordError(f"{text or word.text!r} is one word too many; the line is: {spec.usage}")
+        values[param.key] = _convert(spec, param.kind, word)
+    elif word.is_literal:
+        raise WordError(f"{word.text!r} is one word too many; the line is: {spec.usage}")
 
 
-def _known(word: Word, scope: Scope | None) -> str:
-    """Return a word's text, or nothing if it has holes and these cannot be filled yet."""
-    if word.is_literal:
-        return word.text
-    return word.fill(scope) if scope is not None else ""
-
-
-def _without_key(word: Word, length: int) -> tuple[Any, ...]:
-    """Return the pieces of ``key:VALUE`` without the key; a key has no holes."""
-    if word.is_literal:
-        return ()
-    first, *rest = word.pieces
-    assert isinstance(first, str)
-    return (first[length:], *rest)
-
-
-def _convert(spec: Spec, kind: Kind, word: Word, scope: Scope | None) -> Any:
-    if scope is None and not word.is_literal:
+def _convert(spec: Spec, kind: Kind, word: Word) -> Any:
+    if not word.is_literal:
         return None
-    text = word.text if word.is_literal or scope is None else word.fill(scope)
     try:
-        return kind.convert(text)
+        return kind.convert(word.text)
     except WordError as error:
         raise WordError(f"{error}; the line is: {spec.usage}") from None
 
@@ -153,6 +133,20 @@ def name_of(what: str) -> Callable[[str], str]:
             raise WordError(
                 f"{text!r} cannot be the name of a {what}: letters, digits, _ . - and brackets, "
                 "a letter first, at most 63"
+            )
+        return text
+
+    return convert
+
+
+def path_of(what: str) -> Callable[[str], str]:
+    """Return a conversion that takes the name of a file or of a cgroup, slashes included."""
+
+    def convert(text: str) -> str:
+        if not _PATH.fullmatch(text):
+            raise WordError(
+                f"{text!r} cannot be the name of a {what}: letters, digits, _ . - and /, a letter "
+                "or a / first, at most 255"
             )
         return text
 
@@ -197,7 +191,7 @@ def map_kind(text: str) -> MapKind:
     if kind in ("anon", "shared", "stack") and not rest:
         return MapKind(kind)
     if kind in ("file", "fileprivate") and len(rest) == 2:
-        return MapKind(kind, name_of("file")(rest[0]), PGOFF.convert(rest[1]))
+        return MapKind(kind, FILE.convert(rest[0]), PGOFF.convert(rest[1]))
     raise WordError(
         f"{text!r} is nothing that can be mapped; write anon, shared, stack, file:F:PGOFF or "
         "fileprivate:F:PGOFF"
@@ -206,8 +200,8 @@ def map_kind(text: str) -> MapKind:
 
 PROCESS = Kind("PROCESS", name_of("process"))
 REGION = Kind("REGION", name_of("region"))
-FILE = Kind("FILE", name_of("file"))
-CGROUP = Kind("CGROUP", name_of("cgroup"))
+FILE = Kind("FILE", path_of("file"))
+CGROUP = Kind("CGROUP", path_of("cgroup"))
 OFFSET = Kind("OFF", number_in(-PAGE_NUMBER, PAGE_NUMBER, "the offset"))
 LENGTH = Kind("LEN", number_in(0, PAGE_NUMBER, "the length"))
 PLACE = Kind("N", number_in(0, PAGE_NUMBER, "the page number"))

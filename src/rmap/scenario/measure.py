@@ -90,8 +90,7 @@ def _walk(which: str) -> Callable[[State, Values], int]:
         page = _page(state, v)
         if not page:
             return 0
-        walk = state.machine.walk(page)
-        state.charge_walks()
+        walk = state.walk(page)
         return walk.visited if which == "visited" else walk.mapped
 
     return measure
@@ -182,11 +181,8 @@ def _limit(state: State, v: Values) -> int:
     return -1 if cgroup is None or cgroup.limit is None else cgroup.limit
 
 
-def _last_reclaim(key: str) -> Callable[[State, Values], int]:
-    def measure(state: State, v: Values) -> int:
-        return 0 if state.last_reclaim is None else state.last_reclaim.counts[key]
-
-    return measure
+def _outcome(state: State, v: Values) -> int:
+    return 0 if state.last_reclaim is None else state.last_reclaim.counts[v["name"]]
 
 
 def anon_vmas(state: State) -> int:
@@ -242,7 +238,6 @@ MEASURES: dict[str, Callable[[State, Values], int]] = {
     "usage": _usage,
     "limit": _limit,
     "cached": lambda state, v: len(state.known_file(v["file"]).cached),
-    "reclaimed": _last_reclaim("reclaimed"),
-    "scanned": _last_reclaim("scanned"),
+    "outcome": _outcome,
     "quirk": _quirk,
 }

@@ -56,8 +56,7 @@ def who(state: State, v: Values) -> Iterator[str]:
         if not page:
             yield f"{v['process']} {place}: {_absent(pte)}"
             continue
-        mappings = state.machine.who_maps(page)
-        state.charge_walks()
+        mappings = state.walk(page).mappings
         listed = [f"{m.process.name} at {places.place(m.address)}" for m in mappings[:_LISTED]]
         if len(mappings) > _LISTED:
             listed.append(f"and {len(mappings) - _LISTED} more")
@@ -75,8 +74,7 @@ def walk(state: State, v: Values) -> Iterator[str]:
         if not page:
             yield f"{v['process']} {place}: {_absent(pte)}"
             continue
-        met = state.machine.walk(page)
-        state.charge_walks()
+        met = state.walk(page)
         owner = owner_of(state, page)
         of = f"anon_vma {owner}" if owner else "a file"
         yield (
@@ -98,7 +96,7 @@ def pages(state: State, v: Values) -> Iterator[str]:
         rows.append(
             (
                 place, hex(page), str(owner_of(state, page) or "file"),
-                str(kernel.pg_index[page]), str(page_mapcount(kernel, page)),
+                hex(kernel.pg_index[page]), str(page_mapcount(kernel, page)),
                 str(kernel.pg_refcount[page]), str(value_of(state, page)), " ".join(flags),
             )
         )  # fmt: skip

@@ -15,6 +15,7 @@ from rmap.scenario.errors import Place, ScenarioError, WordError
 from rmap.scenario.expression import Expression, number_of, parse_expression
 from rmap.scenario.grammar import Spec, Values, bind
 from rmap.scenario.program import (
+    ANY,
     Call,
     Choose,
     Condition,
@@ -37,7 +38,7 @@ from rmap.scenario.words import Word, parse_text, split_comment, split_words
 
 #: Words that begin a line and are in no table.
 STEERING = (
-    "let", "repeat", "for", "choose", "or", "if", "else", "end", "expect", "print", "stop",
+    "let", "repeat", "for", "choose", "or", "if", "else", "end", "expect", "try", "print", "stop",
 )  # fmt: skip
 #: What an operation can be expected to end in, besides the names of errors (ENOMEM).
 OUTCOMES = ("ok", "fail", "BUG", "SIGSEGV", "SIGBUS", "OOM")
@@ -152,6 +153,8 @@ class _Parser:
         elif word == "stop":
             _nothing(word, rest)
             self.here.append(Stop(place, text))
+        elif word == "try":
+            self.here.append(ExpectOutcome(place, text, ANY, _operation(place, rest)))
         else:
             self.here.append(_expect(place, text, rest))
 
@@ -188,7 +191,7 @@ def parse_call(place: Place, text: str) -> Call:
     WordError
         Saying what is wrong with it.
     """
-    first, *words = split_words(text)
+    first, *words = split_words(text) or (Word(""),)
     spec = STATEMENTS.get(first.text)
     if spec is None:
         raise WordError(f"there is no {first.text!r}{_perhaps(first.text)}")
@@ -202,7 +205,7 @@ def _perhaps(word: str) -> str:
 
 def _bind(spec: Spec, words: tuple[Word, ...]) -> Values | None:
     """Check words, and return their values if these are the same wherever the line stands."""
-    values = bind(spec, words, None)
+    values = bind(spec, words)
     return values if all(word.is_literal for word in words) else None
 
 
@@ -268,10 +271,15 @@ def _expect(place: Place, text: str, rest: str) -> Expect | ExpectOutcome:
     if outcome not in OUTCOMES and not re.fullmatch(r"E[A-Z0-9]{2,15}", outcome):
         known = ", ".join(OUTCOMES)
         raise WordError(f"{outcome!r} is no outcome; there are {known}, and errors (ENOMEM)")
-    call = parse_call(place, line)
+    return ExpectOutcome(place, text, outcome, _operation(place, line))
+
+
+def _operation(place: Place, text: str) -> Call:
+    """Parse a line of which an outcome can be expected."""
+    call = parse_call(place, text)
     if not call.spec.operates:
         raise WordError(f"{call.spec.name} has no outcome to expect; only operations have")
-    return ExpectOutcome(place, text, outcome, call)
+    return call
 
 
 def parse_condition(text: str) -> Condition:

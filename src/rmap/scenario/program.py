@@ -75,9 +75,13 @@ class Expect:
     condition: Condition
 
 
+#: The outcome that ``try STATEMENT`` expects: it may fail, and nothing is said if it does.
+ANY = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class ExpectOutcome:
-    """``expect OUTCOME: STATEMENT``."""
+    """``expect OUTCOME: STATEMENT``, or ``try STATEMENT``."""
 
     place: Place
     text: str

@@ -11,6 +11,12 @@ PAGE_FLAGS = (
     "reclaim", "swapbacked", "swapcache", "mlocked", "young", "idle",
 )  # fmt: skip
 
+#: What became of the pages of a reclaim, by the names of the model's result.
+RECLAIM_COUNTS = (
+    "scanned", "reclaimed", "activated", "kept", "referenced", "unmap_fail", "lazyfreed",
+    "swapped", "written", "deactivated", "rotated",
+)  # fmt: skip
+
 _P = Param("process", PROCESS)
 _SPOT = (_P, Param("region", REGION), Param("off", OFFSET))
 _GROUP = Param("cgroup", CGROUP)
@@ -73,8 +79,11 @@ _OF_THE_MACHINE = (
     _spec("usage", "pages charged to a cgroup", _GROUP),
     _spec("limit", "its limit in pages, -1 if none", _GROUP),
     _spec("cached", "pages of a file in the page cache", Param("file", FILE)),
-    _spec("reclaimed", "pages that the last reclaim freed"),
-    _spec("scanned", "pages that it looked at"),
+    _spec(
+        "outcome",
+        "a count of the last reclaim",
+        Param("name", Kind("NAME", one_of("count of a reclaim", RECLAIM_COUNTS))),
+    ),
     _spec("quirk", "1 if the profile has this quirk", Param("name", Kind("NAME", str))),
 )
 

@@ -14,6 +14,7 @@ from rmap.query.report import report
 from rmap.query.usage import Counter, page_counters
 from rmap.query.walks import walk_costs
 from rmap.scenario.measure import anon_vmas
+from rmap.scenario.quantities import RECLAIM_COUNTS
 from rmap.scenario.state import Reclaimed, State
 from rmap.text import aligned, human_bytes
 
@@ -111,7 +112,7 @@ def walks(state: State, image: MemoryImage) -> Section:
     stats = state.machine.mem_stats()
     done = (stats["rmap_walks"], stats["rmap_vmas_visited"], stats["rmap_vmas_mapped"])
     rows: list[tuple[Any, ...]] = [
-        ("this run", *done, _ratio(done[2], done[1]), None),
+        ("by the kernel so far", *done, _ratio(done[2], done[1]), None),
     ]
     rows += [
         (f"each {cost.kind} page now", cost.pages, cost.visited, cost.found,
@@ -126,17 +127,18 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def reclaim(state: State, reclaims: Sequence[Reclaimed]) -> Section:
-    """Every reclaim that the scenario asked for, and what became of the pages."""
-    keys = list(dict.fromkeys(key for one in reclaims for key in one.counts))
+    """What became of the pages, added up for each line of the scenario that reclaims."""
     fields = (
-        Field("line", "LINE", "count"), Field("cgroup", "CGROUP"),
+        Field("line", "LINE", "count"), Field("cgroup", "CGROUP"), Field("times", "TIMES", "count"),
         Field("wanted", "WANTED", "count"),
-        *(Field(key, key.upper().replace("_", " "), "count") for key in keys),
+        *(Field(key, key.upper().replace("_", " "), "count") for key in RECLAIM_COUNTS),
     )  # fmt: skip
-    rows = [
-        (one.place.line, one.cgroup, one.wanted, *(one.counts.get(key, 0) for key in keys))
-        for one in reclaims
-    ]
+    sums: dict[tuple[int, str], list[int]] = {}
+    for one in reclaims:
+        total = sums.setdefault((one.place.line, one.cgroup), [0] * (2 + len(RECLAIM_COUNTS)))
+        counts = (1, one.wanted, *(one.counts[key] for key in RECLAIM_COUNTS))
+        total[:] = [a + b for a, b in zip(total, counts, strict=True)]
+    rows = [(*key, *total) for key, total in sums.items()]
     return Section("reclaim", "Reclaim", fields, rows, "The scenario asked for no reclaim.")
 
 

@@ -51,6 +51,8 @@ class RunResult:
     state
         The machine as the scenario left it (a kernel that stopped is as it was then), and what
         names stand for.
+    tried
+        Operations that failed and were allowed to (``try``); those are not in `failures`.
     held, broken
         Expectations that were met, and lines about those that were not.
     stopped
@@ -65,6 +67,7 @@ class RunResult:
     operations: int = 0
     page_steps: int = 0
     failures: list[Failure] = field(default_factory=list)
+    tried: int = 0
     held: int = 0
     broken: list[Event] = field(default_factory=list)
     reclaims: list[Reclaimed] = field(default_factory=list)

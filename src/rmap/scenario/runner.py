@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rmap.mm.bug import KernelBug
@@ -26,6 +26,7 @@ from rmap.scenario.measure import MEASURES
 from rmap.scenario.naming import RegionNames
 from rmap.scenario.operations import OPERATIONS, Stopped
 from rmap.scenario.program import (
+    ANY,
     Call,
     Choose,
     Condition,
@@ -42,9 +43,11 @@ from rmap.scenario.program import (
     Side,
     Stop,
 )
+from rmap.scenario.quantities import RECLAIM_COUNTS
 from rmap.scenario.result import Event, Failure, RunResult
 from rmap.scenario.state import Budget, Reclaimed, State
 from rmap.scenario.trace import trace_line
+from rmap.scenario.words import Word
 from rmap.sync.core import Deadlock, LockViolation
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
@@ -150,9 +153,9 @@ class _Runner:
 
     def node(self, node: Node) -> None:
         if isinstance(node, Call):
-            self.call(node, None)
+            self.call(node, "")
         elif isinstance(node, ExpectOutcome):
-            self.call(node.call, node)
+            self.call(node.call, node.outcome)
         elif isinstance(node, Expect):
             self.expect(node)
         elif isinstance(node, Let):
@@ -215,7 +218,7 @@ class _Runner:
         """Return the number that an expression or a quantity is now."""
         if isinstance(side, Expression):
             return side.number(self.state.scope)
-        values = self.values(side)
+        values, _ = self.values(side)
         return MEASURES[side.spec.name](self.state, values)
 
     def holds(self, condition: Condition) -> tuple[bool, int]:
@@ -223,10 +226,14 @@ class _Runner:
         left, right = self.side(condition.left), self.side(condition.right)
         return _COMPARE[condition.operator](left, right), left
 
-    def values(self, line: Call | Query) -> Values:
+    def values(self, line: Call | Query) -> tuple[Values, str]:
+        """Return the values of a line, and the line with its holes filled."""
         if line.values is not None:
-            return line.values
-        return bind(line.spec, line.words, self.state.scope)
+            return line.values, line.text
+        # Once: a hole may roll a die.
+        words = [Word(word.fill(self.state.scope)) for word in line.words]
+        text = " ".join([line.spec.name, *(word.text for word in words)])
+        return bind(line.spec, words), text
 
     def expect(self, node: Expect) -> None:
         condition = node.condition
@@ -248,70 +255,75 @@ class _Runner:
 
     # ------------------------------------------------------------ operations
 
-    def call(self, call: Call, expected: ExpectOutcome | None) -> None:
-        values = self.values(call)
+    def call(self, call: Call, expected: str) -> None:
+        values, text = self.values(call)
         if not call.spec.operates:
             self.print(call, values)
             return
         if self.result.bug:
-            self.say(call.place, "failure", f"{call.text}: the kernel has stopped; left out")
+            self.say(call.place, "failure", f"{text}: the kernel has stopped; left out")
             return
         self.state.operation += 1
-        outcome, detail, done = self.attempt(call, values)
-        if expected is None:
-            self.unexpected(call, outcome, detail, done)
-        else:
-            self.judge(call, expected, outcome, detail)
+        ended = self.attempt(call, values, text)
+        if not expected:
+            self.unexpected(ended)
+        elif expected != ANY:
+            self.judge(ended, expected)
+        elif ended.outcome == "BUG":
+            self.unexpected(ended)
+        elif ended.outcome != "ok":
+            self.result.tried += 1
 
-    def attempt(self, call: Call, values: Values) -> tuple[str, str, int | None]:
-        """Carry an operation out; return how it ended, in a word and in a few."""
-        outcome: tuple[str, str, int | None] = ("ok", "", None)
+    def attempt(self, call: Call, values: Values, text: str) -> Failure:
+        """Carry an operation out; return how it ended, which may be ``ok``."""
+        ended = Failure(call.place, self.state.operation, text, "ok", "")
         try:
             if call.spec.name == "reclaim":
                 self.reclaim(call.place, values)
             else:
                 OPERATIONS[call.spec.name](self.state, values)
         except Stopped as stop:
-            outcome = (_SIGNALS[type(stop.error)], str(stop.error), stop.done)
-        except tuple(_SIGNALS) as error:
-            outcome = (_SIGNALS[type(error)], str(error), None)
+            outcome = _SIGNALS[type(stop.error)]
+            ended = replace(ended, outcome=outcome, detail=str(stop.error), done=stop.done)
+        except (Segfault, BusError, OutOfMemory, UserfaultPending) as error:
+            ended = replace(ended, outcome=_SIGNALS[type(error)], detail=str(error))
         except SyscallError as error:
-            outcome = (errno.errorcode.get(error.errno or 0, "fail"), str(error), None)
+            name = errno.errorcode.get(error.errno or 0, "fail")
+            ended = replace(ended, outcome=name, detail=str(error.strerror))
         except MemoryError as error:
-            outcome = ("ENOMEM", str(error), None)
+            ended = replace(ended, outcome="ENOMEM", detail=str(error))
         except _BUGS as error:
-            text = error.check if isinstance(error, KernelBug) else str(error)
-            self.result.bug = text
-            self.result.stopped = f"the kernel stopped in line {call.place.line}: {text}"
-            outcome = ("BUG", str(error), None)
+            check = error.check if isinstance(error, KernelBug) else str(error)
+            self.result.bug = check
+            self.result.stopped = f"the kernel stopped in line {call.place.line}: {check}"
+            ended = replace(ended, outcome="BUG", detail=str(error))
         self.tell()
         self.state.charge_walks()
-        return outcome
+        return ended
 
-    def unexpected(self, call: Call, outcome: str, detail: str, done: int | None) -> None:
-        if outcome == "ok":
-            return
-        if outcome == "BUG":
-            self.say(call.place, "bug", f"{call.text}: {detail}")
-            return
-        failure = Failure(call.place, self.state.operation, call.text, outcome, detail, done)
-        self.result.failures.append(failure)
-        pages = f" after {done} pages" if done is not None else ""
-        self.say(call.place, "failure", f"{call.text}: {outcome}{pages}: {detail}")
+    def unexpected(self, ended: Failure) -> None:
+        """Note how an operation ended of which nothing was expected."""
+        if ended.outcome == "BUG":
+            self.say(ended.place, "bug", f"{ended.text}: {ended.detail}")
+        elif ended.outcome != "ok":
+            self.result.failures.append(ended)
+            pages = f" after {ended.done} pages" if ended.done is not None else ""
+            text = f"{ended.text}: {ended.outcome}{pages}: {ended.detail}"
+            self.say(ended.place, "failure", text)
 
-    def judge(self, call: Call, expected: ExpectOutcome, outcome: str, detail: str) -> None:
-        wanted = expected.outcome
-        met = outcome == wanted or (wanted == "fail" and outcome not in ("ok", "BUG"))
-        if outcome == "BUG":
+    def judge(self, ended: Failure, wanted: str) -> None:
+        """Compare how an operation ended with what was expected of it."""
+        met = ended.outcome == wanted or (wanted == "fail" and ended.outcome not in ("ok", "BUG"))
+        if ended.outcome == "BUG":
             self.result.bug_expected = met
-            self.say(call.place, "bug", f"{call.text}: {detail}")
+            self.say(ended.place, "bug", f"{ended.text}: {ended.detail}")
         if met:
             self.result.held += 1
-        else:
-            reason = f" ({detail})" if detail else ""
-            self.fail(
-                call.place, f"expected {wanted} of {call.text}, but it ended {outcome}{reason}"
-            )
+            return
+        reason = f" ({ended.detail})" if ended.detail else ""
+        self.fail(
+            ended.place, f"expected {wanted} of {ended.text}, but it ended {ended.outcome}{reason}"
+        )
 
     def reclaim(self, place: Place, values: Values) -> None:
         cgroup = self.state.cgroup(values.get("cgroup"))
@@ -359,7 +371,7 @@ class _Runner:
         else:
             if len(self.places.names) != len(self.state.regions):
                 self.places = RegionNames(self.state.regions)
-            text = trace_line(name, arguments, self.places.place)
+            text = trace_line(name, arguments, self.places.place, self.state.name_of)
         event = Event(self.here, "trace", text)
         self.result.log.append(event)
         self.untold.append(event)
@@ -395,9 +407,8 @@ def _machine(program: Program, settings: dict[str, Any], quirks: dict[str, bool]
 
 
 def counts_of(answer: object) -> dict[str, int]:
-    """Return the numbers of a result of reclaim by their names, in its order."""
-    assert is_dataclass(answer)
-    return {one.name: int(getattr(answer, one.name)) for one in fields(answer)}
+    """Return the numbers of a result of reclaim by their names."""
+    return {name: int(getattr(answer, name)) for name in RECLAIM_COUNTS}
 
 
 def _value(text: str) -> Value:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rmap.mm.bits import RMAP_VMAS_VISITED, VM_GROWSDOWN
-from rmap.model import Cgroup, FileHandle, Machine, Pin, Process
+from rmap.mm.bits import RMAP_VMAS_MAPPED, RMAP_VMAS_VISITED, RMAP_WALKS, VM_GROWSDOWN
+from rmap.mm.mm_types import Mm
+from rmap.model import Cgroup, FileHandle, Machine, Pin, Process, Walk
 from rmap.model.userfault import Userfault
 from rmap.scenario import limits
 from rmap.scenario.errors import Place, WordError
@@ -20,6 +21,7 @@ STRIDE = 128
 #: Pages of a file that nobody made.
 FILE_PAGES = 128
 FIRST_PROCESS = "P0"
+_WALK_STATS = (RMAP_WALKS, RMAP_VMAS_VISITED, RMAP_VMAS_MAPPED)
 HEAP, STACK = "[heap]", "[stack]"
 
 
@@ -95,6 +97,13 @@ class State:
         self.made += 1
         self.processes[name] = process
         return process
+
+    def name_of(self, mm: Mm) -> str:
+        """What the scenario calls the process of an address space; ``new`` while it is forked."""
+        for name, process in reversed(self.processes.items()):
+            if process.task.mm is mm:
+                return name
+        return "new"
 
     @property
     def living(self) -> list[str]:
@@ -189,6 +198,19 @@ class State:
         if name not in self.cgroups:
             raise WordError(f"there is no cgroup {name}; make it with: cgroup {name} limit:SIZE")
         return self.cgroups[name]
+
+    def walk(self, page: int) -> Walk:
+        """Walk the reverse map of a page for the scenario's sake: neither counted nor traced."""
+        kernel = self.machine.kernel
+        stat, tracer = kernel.vm_stat, kernel.tracer
+        before = [stat[member] for member in _WALK_STATS]
+        kernel.tracer = None
+        walk = self.machine.walk(page)
+        kernel.tracer = tracer
+        for member, value in zip(_WALK_STATS, before, strict=True):
+            stat[member] = value
+        self.charge(walk.visited + 1)
+        return walk
 
     # ------------------------------------------------------------ bounds
 

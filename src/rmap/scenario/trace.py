@@ -42,32 +42,34 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 _HEX = frozenset(("page", "copy", "address", "start", "end", "entry"))
 
 
-def trace_line(name: str, arguments: tuple[Any, ...], place: Callable[[int], str]) -> str:
+def trace_line(
+    name: str, arguments: tuple[Any, ...], place: Callable[[int], str], who: Callable[[Mm], str]
+) -> str:
     """Return the line for a function and what it reports.
 
     Parameters
     ----------
-    place
-        What to call an address: ``A+3``.
+    place, who
+        What to call an address (``A+3``) and an address space.
     """
     names = ARGUMENTS.get(name, ())
     parts = [name]
     for at, argument in enumerate(arguments):
         label = names[at] if at < len(names) else f"arg{at}"
-        parts.append(f"{label} {_value(label, argument, place)}")
+        parts.append(f"{label} {_value(label, argument, place, who)}")
     return f"{parts[0]:<24} {', '.join(parts[1:])}".rstrip()
 
 
-def _value(label: str, argument: Any, place: Callable[[int], str]) -> str:
+def _value(label: str, argument: Any, place: Callable[[int], str], who: Callable[[Mm], str]) -> str:
     if argument is None:
         return "none"
     if isinstance(argument, AnonVma):
         return str(argument.handle)
     if isinstance(argument, Vma):
         pages = (argument.vm_end - argument.vm_start) >> 12
-        return f"{argument.vm_mm.comm}:{place(int(argument.vm_start))}*{pages}"
+        return f"{who(argument.vm_mm)}:{place(int(argument.vm_start))}*{pages}"
     if isinstance(argument, Mm):
-        return str(argument.comm)
+        return who(argument)
     if isinstance(argument, AddressSpace | MemCgroup):
         return str(argument.name)
     if isinstance(argument, bool):
