@@ -7,19 +7,23 @@ _refcount with no batches pending; an anon_vma is told as its degree and its ref
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from rmap.mm import bits
-from rmap.mm.anon_vma import page_get_anon_vma, put_anon_vma
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.lru import isolate_lru_page, putback_lru_page
-from rmap.mm.mm_types import AnonVma, Vma
+from rmap.mm.mm_types import AnonVma, Kernel, Vma
 from rmap.mm.page import lock_page, page_mapcount, unlock_page
 from rmap.mm.page_mkclean import page_mkclean
-from rmap.mm.pgtable import pte_dirty, pte_none, pte_write, pte_young
+from rmap.mm.pgtable import pte_dirty, pte_lookup, pte_none, pte_pfn, pte_write, pte_young
+from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.swap import add_to_swap, swap_writepage
 from rmap.mm.tlb import try_to_unmap_flush
 from rmap.mm.unmap import try_to_unmap
+from rmap.mm.vma import is_vma_temporary_stack
 from rmap.model import Machine, Process
 
 PAGE = 4096
@@ -431,8 +435,13 @@ def test_8_15_a_write_after_madv_free_brings_the_page_back(s: Story) -> None:
 def test_8_16_mremap_upwards(s: Story) -> None:
     a, x, r = first_write(s)
     index = s.k.pg_index[x]
-    seen: list[list[Vma]] = []
-    s.machine.trace(lambda name, args: seen.append(tree(r)) if name == "move_page_tables" else None)
+    seen: list[tuple[int, bool]] = []
+
+    def look(name: str, args: tuple[Any, ...]) -> None:
+        if name == "move_page_tables":
+            seen.append((len(tree(r)), args[4]))
+
+    s.machine.trace(look)
     b = s.p.mremap(a, 4 * PAGE, 4 * PAGE, new_addr=a + 16 * PAGE)
     s.machine.trace(None)
     w = vma(s.p, b)
@@ -442,27 +451,65 @@ def test_8_16_mremap_upwards(s: Story) -> None:
     assert page_of(s.p, b) == x
     assert s.k.pg_index[x] == index == w.vm_pgoff
     assert degrees(r) == (2, 1)
-    assert all(len(vmas) == 2 for vmas in seen)
+    assert seen == [(2, False)]  # both VMAs were in the tree, and no rmap lock was needed
 
 
-def test_8_17_a_stack_during_exec_is_found_by_reclaim_only_when_it_has_moved(s: Story) -> None:
-    """While exec moves the stack, walks look at the new address; then the page is there."""
-    seen: list[tuple[int, int]] = []
+class Listening(list[tuple[str, int, int, int]]):
+    """A log of notifier calls that lets somebody look at the machine at each of them."""
 
-    def look(name: str, args: tuple[object, ...]) -> None:
-        if name == "shift_arg_pages":
-            seen.append((len(seen), 0))
+    def __init__(self, hear: Callable[[], None]) -> None:
+        super().__init__()
+        self.hear = hear
 
-    s.machine.trace(look)
+    def append(self, entry: tuple[str, int, int, int]) -> None:
+        super().append(entry)
+        if entry[0] == "invalidate_range_start":
+            self.hear()
+
+
+def test_8_17_reclaim_misses_a_stack_that_exec_moves_and_migration_passes_it_over(s: Story) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        mm = s.k.mms[-1]
+        stack = mm.vmas[0]
+        covers_both = stack.vm_end - stack.vm_start > PAGE
+        if not is_vma_temporary_stack(stack) or not covers_both or seen:
+            return
+        # The VMA covers the new place already, the entry is at the old one.
+        old = stack.vm_end - PAGE
+        page = int(pte_pfn(s.k.pt[pte_lookup(s.k, mm, old)]))
+        seen.append(page)
+        with s.machine.kthread("walk"):
+            visitor = Counting()
+            rmap_walk(s.k, page, visitor)
+            assert visitor.met == [(stack, stack.vm_start)]
+            assert visitor.met[0][1] != old
+            lock_page(s.k, page)
+            assert add_to_swap(s.k, page)
+            assert not try_to_unmap(s.k, page, 0)
+            assert s.counts(page)[0] == 1
+            assert not try_to_unmap(s.k, page, bits.TTU_MIGRATION | bits.TTU_IGNORE_ACCESS)
+            assert s.counts(page)[0] == 1
+            unlock_page(s.k, page)
+
+    s.k.notifier_log = Listening(look)
     s.p.exec("program")
-    s.machine.trace(None)
+    (page,) = seen
     (stack,) = s.p.vmas
-    assert stack.vm_flags & bits.VM_STACK_INCOMPLETE_SETUP == 0
-    mapped = [page for page in s.p.pages(stack.vm_start, stack.vm_end - stack.vm_start) if page]
-    assert mapped
-    for page in mapped:
-        (mapping,) = s.machine.who_maps(page)
-        assert mapping.vma is stack
-        anon_vma = page_get_anon_vma(s.k, page)
-        assert anon_vma is stack.anon_vma
-        put_anon_vma(s.k, anon_vma)
+    assert not is_vma_temporary_stack(stack)
+    (mapping,) = s.machine.who_maps(page)
+    assert mapping.vma is stack
+    assert s.machine.check() == []
+
+
+class Counting(RmapWalkControl):
+    """A walk that notes which VMAs it comes to, and where in them it looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[tuple[Vma, int]] = []
+
+    def rmap_one(self, k: Kernel, page: int, vma: Vma, address: int) -> bool:
+        self.met.append((vma, address))
+        return True

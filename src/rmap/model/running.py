@@ -6,15 +6,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmap.mm import tlb
-from rmap.mm.bug import KernelBug
+from rmap.mm.access import AccessError
 from rmap.mm.mm_types import Kernel, Task
-from rmap.sync.core import Deadlock, LockViolation, assert_nothing_held, scheduler
+from rmap.mm.uffd import UserfaultPending
+from rmap.sync.core import assert_nothing_held, scheduler
 
 if TYPE_CHECKING:
     from rmap.model.machine import Machine
 
-#: What stops the kernel in the middle: locks are held then as they were, for inspection.
-STOPPED = (KernelBug, LockViolation, Deadlock)
+#: What an operation may end with. Anything else, a `KernelBug` above all, stops the kernel in the
+#: middle: locks stay as they were, for inspection.
+OUTCOMES = (AccessError, UserfaultPending, OSError, MemoryError)
 
 
 class Running:
@@ -40,7 +42,7 @@ class Running:
         sched = scheduler()
         current, checking = self.saved
         nested = current is self.task
-        stopped = kind is not None and issubclass(kind, STOPPED)
+        stopped = kind is not None and not issubclass(kind, OUTCOMES)
         try:
             if self.machine.checks and not stopped and not nested:
                 assert_nothing_held()
