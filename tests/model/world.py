@@ -27,6 +27,7 @@ from rmap.mm.bits import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
+from rmap.mm.gup import pin_references
 from rmap.mm.mm_types import AddressSpace, Vma
 from rmap.mm.page import PageAnon, page_private
 from rmap.mm.pgtable import (
@@ -549,7 +550,9 @@ class World:
 
     def pinned(self) -> Counter[int]:
         """References that pins hold, by page."""
-        return Counter(page for pin in self.pins for page in pin.pages)
+        counted = Counter(page for pin in self.pins for page in pin.pages)
+        each = pin_references(self.machine.kernel)
+        return Counter({page: count * each for page, count in counted.items()})
 
     def compare(self, process: Process) -> list[str]:
         """VMAs and contents of a process against its dictionary."""

@@ -11,7 +11,7 @@ from rmap.mm.memory cimport maybe_mkwrite, vm_normal_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport ClearPage, PageFlag, PageLocked, SetPage, get_page, page_count
+from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, PageLocked, SetPage, get_page, page_count
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry, is_swap_pmd
 from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc
@@ -27,7 +27,7 @@ from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter, mm_counter_
 cdef class PageCopy:
     cdef Vma dst_vma, src_vma
     cdef Mm dst_mm, src_mm
-    cdef flag cow, shared, exclusive
+    cdef flag cow, shared, exclusive, pins
     cdef i64[::1] rss
     cdef u64 entry
     cdef u64 prealloc
@@ -48,7 +48,7 @@ cdef i32 copy_present_pte(
     Kernel k, PageCopy copy, u64 dst_pte, u64 src_pte, u64 pte, u64 address
 ) except -1
 cdef i32 _share_small_page(Kernel k, PageCopy copy, u64 page) except -1
-cdef flag page_needs_cow_for_dma(Kernel k, Vma vma, u64 page) except? -1
+cdef flag page_needs_cow_for_dma(Kernel k, PageCopy copy, u64 page) except? -1
 cdef i32 _copy_present_page(
     Kernel k, PageCopy copy, u64 page, u64 dst_pte, u64 address
 ) except -1

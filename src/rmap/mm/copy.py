@@ -63,6 +63,7 @@ if not cython.compiled:
     )
     from rmap.mm.page import (
         ClearPage,
+        PageAnon,
         PageFlag,
         PageLocked,
         SetPage,
@@ -119,6 +120,7 @@ class PageCopy:
         self.cow = is_cow_mapping(src_vma.vm_flags)
         self.shared = src_vma.vm_flags & VM_SHARED != 0
         self.exclusive = k.profile.anon_exclusive
+        self.pins = k.profile.fork_copies_pinned
         self.rss = column(NR_MM_COUNTERS, np.longlong)
         self.entry = 0
         self.prealloc = 0
@@ -327,9 +329,9 @@ def copy_present_pte(
     if pte & _PAGE_SPECIAL or page == 0 or page > k.nr_pages:
         page = vm_normal_page(k, copy.src_vma, address, pte)
     if page:
+        if copy.pins and page_needs_cow_for_dma(k, copy, page):
+            return _copy_present_page(k, copy, page, dst_pte, address)
         if copy.exclusive and PageFlag(k, page, PG_anon_exclusive):
-            if page_needs_cow_for_dma(k, copy.src_vma, page):
-                return _copy_present_page(k, copy, page, dst_pte, address)
             ClearPage(k, page, PG_anon_exclusive)
         if sched.exploring or k.pg_flags[page] & (PG_head | PG_tail):
             get_page(k, page)
@@ -360,12 +362,15 @@ def _share_small_page(k: Kernel, copy: PageCopy, page: u64) -> i32:
     return 0
 
 
-def page_needs_cow_for_dma(k: Kernel, vma: Vma, page: u64) -> flag:
+def page_needs_cow_for_dma(k: Kernel, copy: PageCopy, page: u64) -> flag:
     """Whether the page may be pinned, so that the parent must keep it for itself.
 
-    include/linux/mm.h (since 5.9). A pin counts as many references; so many others look the same.
+    include/linux/mm.h (since 5.9). A pin takes many references; so many others look the same. A
+    page that is shared already was not kept for anybody (since 5.19).
     """
-    return is_cow_mapping(vma.vm_flags) and page_count(k, page) >= GUP_PIN_COUNTING_BIAS
+    if not copy.cow or page_count(k, page) < GUP_PIN_COUNTING_BIAS or not PageAnon(k, page):
+        return False
+    return not copy.exclusive or PageFlag(k, page, PG_anon_exclusive)
 
 
 def _copy_present_page(k: Kernel, copy: PageCopy, page: u64, dst_pte: u64, address: u64) -> i32:
@@ -381,7 +386,8 @@ def _copy_present_page(k: Kernel, copy: PageCopy, page: u64, dst_pte: u64, addre
     copy_page_content(k, new, page)
     SetPage(k, new, PG_uptodate)
     page_add_new_anon_rmap(k, new, copy.dst_vma, address, False)
-    SetPage(k, new, PG_anon_exclusive)
+    if copy.exclusive:
+        SetPage(k, new, PG_anon_exclusive)
     lru_cache_add_active_or_unevictable(k, new, copy.dst_vma)
     copy.rss[mm_counter(k, new)] += 1
     pte: u64 = maybe_mkwrite(pte_mkdirty(pfn_pte(new, copy.dst_vma.vm_page_prot)), copy.dst_vma)

@@ -8,7 +8,7 @@ from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
 from rmap.mm.mlock_page cimport mlock_vma_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page cimport PageDirty, PageTransCompound, get_page, page_mapping_word
-from rmap.mm.page cimport trylock_page, unlock_page
+from rmap.mm.page cimport page_ref_add, page_ref_sub, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_lookup, pte_pfn, pte_present, pte_unlock
 from rmap.mm.pgtable cimport pte_write, ptep_get
@@ -35,6 +35,9 @@ cdef Vma _find_extend_vma(Kernel k, Mm mm, u64 address)
 cpdef list get_user_pages(Kernel k, Mm mm, u64 start, u64 count, bint write)
 cpdef i32 put_user_page(Kernel k, u64 page) except -1
 cpdef i32 put_user_pages(Kernel k, list pages) except -1
+cpdef i32 pin_references(Kernel k) except -1
+cpdef list pin_user_pages(Kernel k, Mm mm, u64 start, u64 count, bint write)
+cpdef i32 unpin_user_page(Kernel k, u64 page) except -1
 cpdef i64 populate_vma_page_range(Kernel k, Vma vma, u64 start, u64 end) except? -1
 cdef i64 _populate(Kernel k, Vma vma, u64 start, u64 end, GupState state) except? -1
 cpdef i32 __mm_populate(

@@ -39,6 +39,7 @@ if not cython.compiled:
         FOLL_TOUCH,
         FOLL_TRIED,
         FOLL_WRITE,
+        GUP_PIN_COUNTING_BIAS,
         PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE,
@@ -69,6 +70,8 @@ if not cython.compiled:
         PageTransCompound,
         get_page,
         page_mapping_word,
+        page_ref_add,
+        page_ref_sub,
         trylock_page,
         unlock_page,
     )
@@ -322,6 +325,30 @@ def put_user_pages(k: Kernel, pages: list) -> i32:
     for page in pages:
         put_page(k, page)
     return 0
+
+
+def pin_references(k: Kernel) -> i32:
+    """How many references one pin takes."""
+    return GUP_PIN_COUNTING_BIAS if k.profile.fork_copies_pinned else 1
+
+
+def pin_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, write: bool) -> list:
+    """Get pages for a device that reads or writes them itself (mm/gup.c, since 5.7).
+
+    As get_user_pages(), which is what v4.18 has for it; later a pin takes so many references that
+    fork can tell a page that is pinned. Give each back by `unpin_user_page`.
+    """
+    pages: list = get_user_pages(k, mm, start, count, write)
+    page: u64
+    for page in pages:
+        page_ref_add(k, page, pin_references(k) - 1)
+    return pages
+
+
+def unpin_user_page(k: Kernel, page: u64) -> i32:
+    """Give back a page that `pin_user_pages` took."""
+    page_ref_sub(k, page, pin_references(k) - 1)
+    return put_page(k, page)
 
 
 # ---------------------------------------------------------------- populating

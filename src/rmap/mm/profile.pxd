@@ -34,4 +34,5 @@ cdef class KernelProfile:
     cdef public flag flush_batched_pending
     cdef public flag mlock_counts
     cdef public flag new_anon_inactive
+    cdef public flag fork_copies_pinned
     cdef public flag anon_exclusive

@@ -209,6 +209,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "new anonymous pages start on the inactive list (b518154e59aa)",
     ),
     Quirk(
+        "fork_copies_pinned",
+        "5.9",
+        "a pin takes 1024 references, by which fork knows it, and copies the page for the child at "
+        "once, lest the parent's device lose it (3faa52c03f44, 70e806e4e645)",
+    ),
+    Quirk(
         "anon_exclusive",
         "5.19",
         "PG_anon_exclusive says that an anonymous page is one process's: a write fault reuses "

@@ -27,7 +27,14 @@ class Pin:
         self.pages = pages
         self.writable = writable
         self.released = False
-        machine.pins.update(pages)
+        self._count(1)
+
+    def _count(self, sign: int) -> None:
+        """Tell the machine of the references that these are, for its checks."""
+        each = sign * gup.pin_references(self.machine.kernel)
+        for page in self.pages:
+            self.machine.pins[page] += each
+        self.machine.pins += Counter()
 
     def read(self, page: int, offset: int, length: int) -> bytes:
         """Read by DMA: bytes of one of the pages, past every page table."""
@@ -50,15 +57,14 @@ class Pin:
         if self.released:
             return
         self.released = True
-        self.machine.pins.subtract(self.pages)
-        self.machine.pins += Counter()
+        self._count(-1)
         with self.machine.kthread("unpin") as k:
             for page in self.pages:
                 if self.writable:
                     lock_page(k, page)
                     set_page_dirty(k, page)
                     unlock_page(k, page)
-                gup.put_user_page(k, page)
+                gup.unpin_user_page(k, page)
 
     def __enter__(self) -> Pin:
         return self

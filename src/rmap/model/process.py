@@ -336,7 +336,7 @@ class Process:
         first = address >> PAGE_SHIFT << PAGE_SHIFT
         count = (address + length - first + PAGE_SIZE - 1) >> PAGE_SHIFT
         with self.machine.running(self) as k:
-            pages = gup.get_user_pages(k, self.mm, first, count, write)
+            pages = gup.pin_user_pages(k, self.mm, first, count, write)
         return Pin(self.machine, [int(page) for page in pages], write)
 
     def __repr__(self) -> str:
