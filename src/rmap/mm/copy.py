@@ -386,8 +386,6 @@ def _copy_present_page(k: Kernel, copy: PageCopy, page: u64, dst_pte: u64, addre
     copy_page_content(k, new, page)
     SetPage(k, new, PG_uptodate)
     page_add_new_anon_rmap(k, new, copy.dst_vma, address, False)
-    if copy.exclusive:
-        SetPage(k, new, PG_anon_exclusive)
     lru_cache_add_active_or_unevictable(k, new, copy.dst_vma)
     copy.rss[mm_counter(k, new)] += 1
     pte: u64 = maybe_mkwrite(pte_mkdirty(pfn_pte(new, copy.dst_vma.vm_page_prot)), copy.dst_vma)
