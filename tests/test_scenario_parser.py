@@ -198,7 +198,7 @@ def test_variables_are_numbers_words_and_processes() -> None:
         ("expect mapcount P0 == 1", "REGION is missing; the line is: mapcount PROCESS REGION OFF"),
         ("expect flag P0 A 0 shiny", "'shiny' is no page flag"),
         ("expect", "an expression is empty"),
-        ("expect luck: exit P0", "'luck' is no outcome; there are ok, fail, BUG"),
+        ("expect luck: exit P0", "'luck' is no outcome; there are ok, fail, SIGSEGV"),
         ("expect ok: who P0 A 0", "who has no outcome to expect"),
         ("expect ok: mmap", "PROCESS is missing"),
         ("ram 1", "RAM 1 is not between 64"),

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from rmap.draw.palette import ANON_VMA_COLOURS
 from rmap.draw.tree_view import (
     LIMIT,
+    Cast,
     View,
     counters,
     describe,
-    page_place,
     plural,
-    process_name,
     short_name,
     view,
 )
@@ -30,6 +29,7 @@ _ALARM = "#c00000"
 def tree_dot(forest: Forest, source: str, limit: int = LIMIT) -> str:
     """Return the text of a Graphviz file; `source` is what the user asked about."""
     families = forest.families[: limit or len(forest.families)]
+    cast = Cast(forest)
     lines = [
         "digraph anon_vmas {",
         f"  label={_quote(describe(forest, source))}; labelloc=t; rankdir=RL;",
@@ -37,7 +37,7 @@ def tree_dot(forest: Forest, source: str, limit: int = LIMIT) -> str:
         '  edge [fontname="DejaVu Sans", fontsize=9, color="#555555"];',
     ]
     for family in families:
-        lines += _family(view(family, limit))
+        lines += _family(cast, view(family, limit))
     left = len(forest.families) - len(families)
     if left:
         text = f"... and {plural(left, 'smaller family', 'smaller families')}"
@@ -45,7 +45,7 @@ def tree_dot(forest: Forest, source: str, limit: int = LIMIT) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def _family(shown: View) -> Iterator[str]:
+def _family(cast: Cast, shown: View) -> Iterator[str]:
     for at, node in enumerate(shown.nodes):
         yield _node(node, at)
         if node.depth:
@@ -61,9 +61,9 @@ def _family(shown: View) -> Iterator[str]:
         by_mm.setdefault(vma.mm, []).append(vma)
     for mm, vmas in by_mm.items():
         yield f"  subgraph cluster_{shown.family.root}_{mm} {{"
-        yield f'    label={_quote(process_name(vmas[0]))}; color="#999999"; fontsize=12;'
+        yield f'    label={_quote(cast.processes[mm])}; color="#999999"; fontsize=12;'
         for vma in vmas:
-            yield f"    {_vma(shown, vma)}"
+            yield f"    {_vma(cast, vma)}"
         yield "  }"
     for vma in shown.vmas:
         yield from _chain(shown, vma)
@@ -80,10 +80,10 @@ def _node(node: ForestNode, at: int) -> str:
     )
 
 
-def _vma(shown: View, vma: ForestVma) -> str:
+def _vma(cast: Cast, vma: ForestVma) -> str:
     place = f"{short_name(vma.name)}\n{vma.start:#x}-{vma.end:#x} {vma.permissions}".strip()
-    alarming = any(vma.vma in finding.vmas for finding in shown.family.findings)
-    return f'v{vma.vma} [label={_escape(place)}, color="{_ALARM if alarming else "#999999"}"];'
+    colour = _ALARM if vma.vma in cast.alarming else "#999999"
+    return f'v{vma.vma} [label={_escape(place)}, color="{colour}"];'
 
 
 def _chain(shown: View, vma: ForestVma) -> Iterator[str]:
@@ -95,14 +95,14 @@ def _chain(shown: View, vma: ForestVma) -> Iterator[str]:
 
 def _pages(shown: View) -> Iterator[str]:
     visible = {vma.vma for vma in shown.vmas}
-    for at, run in enumerate(shown.pages):
-        if run.anon_vma not in shown.shown:
+    for at, group in enumerate(shown.pages):
+        if group.anon_vma not in shown.shown:
             continue
         name = f"p{shown.family.root}_{at}"
-        text = f"{plural(run.pages, 'page')}\n{page_place(shown.family, run)}"
+        text = f"{plural(group.pages, 'page')}\n{group.where or 'in many places'}"
         yield f"  {name} [label={_escape(text)}, shape=note, fontsize=9];"
-        yield f"  {name} -> a{run.anon_vma} [style=dotted, penwidth=1.5];"
-        for row in run.vmas:
+        yield f"  {name} -> a{group.anon_vma} [style=dotted, penwidth=1.5];"
+        for row in group.vmas:
             if row in visible:
                 yield f'  v{row} -> {name} [arrowhead=none, color="#bbbbbb"];'
 

@@ -9,7 +9,6 @@ reverse-map walk goes from a page's colour to the column of that colour, and dow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rmap.draw.heading import heading
@@ -18,20 +17,20 @@ from rmap.draw.scene import Circle, Line, Rect, Scene, Text, text_width, wrap
 from rmap.draw.tree_pages import PageAxis, page_axis
 from rmap.draw.tree_view import (
     LIMIT,
+    Cast,
     Folded,
     View,
     describe,
-    page_place,
     plural,
-    process_name,
     short_name,
+    sizes,
     view,
 )
-from rmap.query.tree import Forest, ForestNode, ForestVma, strips
+from rmap.query.tree import Forest, ForestNode, ForestVma, Strip, strips
 
 _MARGIN = 28.0
-_CARD_WIDTH, _CARD_HEIGHT = 92.0, 58.0
-_COLUMN = 104.0
+_CARD_WIDTH, _CARD_HEIGHT = 102.0, 58.0
+_COLUMN = 112.0
 _STEP = 46.0  # one generation further down
 _ROW = 27.0
 _GAP = 30.0
@@ -39,6 +38,8 @@ _MIN_WIDTH = 900.0
 _INK, _SOFT, _ALARM, _FAINT = "#1a1a1a", "#555555", "#c00000", "#d9d9d9"
 _OWN_RADIUS, _CHAIN_RADIUS = 8.0, 5.0
 _PAGE_ROWS = 12
+_NAMES = 6
+_ALONE = 0.45  # of the colour, for a page that is mapped once
 #: What stands in a picture for pages that no anon_vma owns: (fill, what it is).
 OTHER_PAGES = {
     "swap": ("#4d4d4d", "swapped"),
@@ -46,13 +47,14 @@ OTHER_PAGES = {
     "file": ("#d8c4b6", "page of a file"),
     "ksm": ("#b9a3d0", "KSM page"),
     "other": ("#ffffff", "not known"),
-    "freed": (_ALARM, "owner was freed"),
+    "freed": (_ALARM, "owner freed, or another family's"),
 }
 _READING = (
     "Each card and the column under it is an anon_vma, each row a VMA. A ringed dot is the VMA's "
     "own anon_vma, which its new pages will name; the other dots of a row are the rest of its "
-    "chain. Squares are the VMA's pages, in the colour of the anon_vma that the page names: a "
-    "reverse-map walk of the page looks at all rows with a dot in that column."
+    "chain. Squares are the VMA's pages, in the colour of the anon_vma that each page names, pale "
+    "if nobody else maps it: a reverse-map walk of the page looks at the rows with a dot in that "
+    "column."
 )
 
 
@@ -74,6 +76,7 @@ class _Family:
     columns: tuple[ForestNode | Folded, ...]
     axis: PageAxis
     label_width: float
+    cast: Cast
 
     @property
     def columns_left(self) -> float:
@@ -91,7 +94,8 @@ class _Family:
 def draw_forest(forest: Forest, source: str, limit: int = LIMIT) -> Scene:
     """Draw a forest; `source` is what the user asked about."""
     most = limit or len(forest.families)
-    families = [_family(forest, view(family, limit)) for family in forest.families[:most]]
+    cast = Cast(forest)
+    families = [_family(forest, cast, view(family, limit)) for family in forest.families[:most]]
     width = max([family.right + _MARGIN for family in families] + [_MIN_WIDTH])
     sentence = describe(forest, source)
     scene = Scene(width, 0, f"anon_vmas of {source}", f"{sentence} {_READING}")
@@ -107,12 +111,12 @@ def draw_forest(forest: Forest, source: str, limit: int = LIMIT) -> Scene:
     return scene
 
 
-def _family(forest: Forest, shown: View) -> _Family:
-    labels = [_label(vma) for vma in shown.vmas]
+def _family(forest: Forest, cast: Cast, shown: View) -> _Family:
+    labels = [(cast.owners[vma.vma], _label(vma)) for vma in shown.vmas]
     width = max(
         [text_width(name, 13) + text_width(place, 11) + 14 for name, place in labels] + [90]
     )
-    return _Family(shown, tuple(_in_order(shown)), page_axis(forest, shown), width)
+    return _Family(shown, tuple(_in_order(shown)), page_axis(forest, shown), width, cast)
 
 
 def _in_order(shown: View) -> list[ForestNode | Folded]:
@@ -129,10 +133,9 @@ def _in_order(shown: View) -> list[ForestNode | Folded]:
     return columns
 
 
-def _label(vma: ForestVma) -> tuple[str, str]:
-    """The process of a row, and which of its VMAs it is."""
-    name = short_name(vma.name)
-    return process_name(vma), f"{name or hex(vma.start)} {vma.permissions}"
+def _label(vma: ForestVma) -> str:
+    """Which of its process's VMAs a row is."""
+    return f"{short_name(vma.name) or hex(vma.start)} {vma.permissions}"
 
 
 def _draw_family(scene: Scene, forest: Forest, family: _Family, y: float) -> float:
@@ -140,11 +143,8 @@ def _draw_family(scene: Scene, forest: Forest, family: _Family, y: float) -> flo
     root = shown.family.nodes[0]
     scene.add(Line(_MARGIN, y, scene.width - _MARGIN, y, _FAINT))
     y += 26
-    title = f"Family of anon_vma {root.number}"
-    size = (
-        f"{plural(len(shown.family.nodes), 'anon_vma')}, {plural(len(shown.family.vmas), 'VMA')} "
-        f"of {plural(len(shown.family.pids), 'process')}"
-    )
+    title = f"Family {root.number}" if forest.inferred else f"Family of anon_vma {root.number}"
+    size = sizes(forest, shown.family)
     scene.add(Text(_MARGIN, y, title, 15, bold=True))
     scene.add(Text(_MARGIN + text_width(title, 15) + 18, y, size, 13, _SOFT))
     for finding in shown.family.findings:
@@ -232,7 +232,8 @@ def _card(scene: Scene, item: ForestNode | Folded, column: _Column) -> None:
     if isinstance(item, Folded):
         lines = [f"{item.count:,} more", f"like {item.like.number}", "", plural(item.pages, "page")]
     else:
-        lines = [f"anon_vma {item.number}", *_counter_lines(item)]
+        name = f"anon_vma {item.number}" if item.refcount >= 0 else f"family {item.number}"
+        lines = [name, *_counter_lines(item)]
     scene.add(Text(column.x, top + 14, lines[0], 11.5, column.ink, "middle", bold=True))
     for at, line in enumerate(lines[1:]):
         scene.add(Text(column.x, top + 30 + at * 11.5, line, 9.5, _SOFT, "middle"))
@@ -241,7 +242,7 @@ def _card(scene: Scene, item: ForestNode | Folded, column: _Column) -> None:
 def _counter_lines(node: ForestNode) -> list[str]:
     refcount, pages = f"refcount {node.refcount}", plural(node.pages, "page")
     if node.refcount <= 0:
-        return ["FREED" if node.is_freed else "inferred", "", pages]
+        return ["FREED" if node.is_freed else "(inferred)", "", pages]
     if node.degree is not None:
         return [refcount, f"degree {node.degree}", pages]
     if node.num_children is not None:
@@ -267,12 +268,13 @@ def _row(
     previous = shown.vmas[at - 1] if at else None
     if previous is None or previous.mm != vma.mm:
         scene.add(Line(_MARGIN, top, family.right, top, _FAINT))
-    alarming = any(vma.vma in finding.vmas for finding in shown.family.findings)
+    alarming = vma.vma in family.cast.alarming
     ink = _ALARM if alarming else _INK
-    name, place = _label(vma)
-    scene.add(Text(_MARGIN, middle + 4.5, name, 13, ink, bold=True))
+    scene.add(Text(_MARGIN, middle + 4.5, family.cast.owners[vma.vma], 13, ink, bold=True))
     right = _MARGIN + family.label_width
-    scene.add(Text(right, middle + 4.5, place, 11, _ALARM if alarming else _SOFT, "end", mono=True))
+    scene.add(
+        Text(right, middle + 4.5, _label(vma), 11, _ALARM if alarming else _SOFT, "end", mono=True)
+    )
     _chain(scene, columns, vma, middle, alarming)
     _strip(scene, forest, family, columns, vma, top)
 
@@ -304,10 +306,10 @@ def _strip(
     start, end = axis.place(vma.pgoff), axis.place(last)
     scene.add(Rect(left + start - 1, y - 1, end - start + 2, height + 2, "#ffffff", "#b0b0b0"))
     index = vma.pgoff
-    for run in strips(forest.image, vma.vma):
+    for run in strips(forest.image, vma.vma, by_sharing=True):
         after = index + run.pages
         if run.kind != "none":
-            fill, ink, sign = _look(family, columns, run.kind, run.anon_vma)
+            fill, ink, sign = _look(family, columns, run)
             for begin, stop in axis.cells(index, after):
                 width = max(stop - begin - axis.gap, 0.75)
                 scene.add(Rect(left + begin, y, width, height, fill))
@@ -318,50 +320,47 @@ def _strip(
 
 
 def _look(
-    family: _Family, columns: dict[tuple[str, int], _Column], kind: str, anon_vma: int
+    family: _Family, columns: dict[tuple[str, int], _Column], run: Strip
 ) -> tuple[str, str, str]:
-    """Return fill, ink and sign of a page."""
-    if kind != "anon":
-        fill = OTHER_PAGES[kind][0]
-        return fill, "#ffffff" if kind == "swap" else _INK, {"swap": "s", "zero": "z"}.get(kind, "")
-    column = columns.get(("node", anon_vma))
-    number = {node.anon_vma: node.number for node in family.view.family.nodes}.get(anon_vma)
-    if column is not None:
+    """Return fill, ink and sign of pages."""
+    if run.kind != "anon":
+        sign = {"swap": "s", "zero": "z"}.get(run.kind, "")
+        return OTHER_PAGES[run.kind][0], "#ffffff" if run.kind == "swap" else _INK, sign
+    number = family.cast.numbers.get(run.anon_vma)
+    column = columns.get(("node", run.anon_vma))
+    if column is None and number is None:
+        return OTHER_PAGES["other"][0], _INK, "?"
+    if column is None:
+        members = {node.anon_vma for node in family.view.family.nodes}
+        # Folded, or a stranger's.
+        return (
+            ("#bbbbbb", _INK, "") if run.anon_vma in members else (_ALARM, "#ffffff", str(number))
+        )
+    if run.shared:
         return column.fill, column.ink, str(number)
-    if number is not None:
-        return "#bbbbbb", _INK, ""
-    return OTHER_PAGES["other"][0], _SOFT, "?"
+    return tint(column.fill, _ALONE), _INK, str(number)
 
 
 def _pages(
     scene: Scene, family: _Family, columns: dict[tuple[str, int], _Column], y: float
 ) -> float:
     """List the pages under the rows: whose, where, and what a walk of them would do."""
-    runs = family.view.pages[:_PAGE_ROWS]
-    vmas = {vma.vma: vma for vma in family.view.family.vmas}
-    for run in runs:
+    groups = family.view.pages[:_PAGE_ROWS]
+    for group in groups:
         y += 17
-        column = columns.get(("node", run.anon_vma))
+        column = columns.get(("node", group.anon_vma))
         scene.add(Rect(_MARGIN, y - 9.5, 11, 11, column.fill if column else "#bbbbbb"))
-        names = [process_name(vmas[row]) if row in vmas else "elsewhere" for row in run.vmas]
-        listed = _enumerate(names)
         text = (
-            f"{plural(run.pages, 'page')} at {page_place(family.view.family, run)}: mapped by "
-            f"{listed}; a walk looks at {plural(run.visited, 'VMA')} and finds {run.found:,}"
+            f"{plural(group.pages, 'page')} at {group.where or 'many places'}: mapped by "
+            f"{family.cast.mapped_by(group, _NAMES)}; a walk looks at "
+            f"{plural(group.visited, 'VMA')} and finds {group.found:,}"
         )
         scene.add(Text(_MARGIN + 18, y, text, 11.5, _SOFT))
-    left = len(family.view.family.pages) - len(runs)
+    left = family.view.left_pages + sum(group.pages for group in family.view.pages[_PAGE_ROWS:])
     if left > 0:
         y += 17
-        scene.add(
-            Text(_MARGIN + 18, y, f"... and {plural(left, 'run')} of pages more", 11.5, _SOFT)
-        )
+        scene.add(Text(_MARGIN + 18, y, f"... and {plural(left, 'page')} more", 11.5, _SOFT))
     return y + 10
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6])
-    return f"{shown} and {len(names) - 6:,} more" if len(names) > 6 else shown or "nobody"
 
 
 def _legend(scene: Scene, y: float) -> float:
@@ -373,7 +372,7 @@ def _legend(scene: Scene, y: float) -> float:
         ("own", "the VMA's own anon_vma"),
         ("chain", "rest of its chain"),
     ]
-    entries += [("page", "page, in its owner's colour")]
+    entries += [("page", "page, in its owner's colour"), ("alone", "page mapped only here")]
     entries += [(kind, text) for kind, (_, text) in OTHER_PAGES.items() if kind != "other"]
     for kind, text in entries:
         width = 24 + text_width(text, 12) + 16
@@ -384,7 +383,8 @@ def _legend(scene: Scene, y: float) -> float:
         elif kind == "chain":
             scene.add(Circle(x + 8, y, _CHAIN_RADIUS, fill, "#ffffff"))
         else:
-            colour = fill if kind == "page" else OTHER_PAGES[kind][0]
+            colours = {"page": fill, "alone": tint(fill, _ALONE)}
+            colour = colours.get(kind) or OTHER_PAGES[kind][0]
             scene.add(Rect(x + 1, y - 7, 14, 14, colour))
         scene.add(Text(x + 24, y + 4, text, 12, _SOFT))
         x += width

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 
 from rmap.draw.tree_view import (
     LIMIT,
+    Cast,
     Folded,
     View,
     counters,
     describe,
-    page_place,
     plural,
-    process_name,
     short_name,
+    sizes,
     view,
 )
-from rmap.query.tree import Family, Forest, ForestNode, ForestVma, Strip, strips
+from rmap.query.tree import Forest, ForestNode, ForestVma, Strip, strips
 from rmap.text import aligned
 
 _HOW_TO_READ = (
@@ -38,9 +38,10 @@ _RIGHT = frozenset(("OWNER", "PAGES OF IT", "VISITED", "COUNTED", "FOUND"))
 def tree_text(forest: Forest, source: str, limit: int = LIMIT) -> list[str]:
     """Return the lines of the drawing; `source` is what the user asked about."""
     lines = [describe(forest, source)]
+    cast = Cast(forest)
     most = limit or len(forest.families)
     for family in forest.families[:most]:
-        lines += ["", *_family(forest, view(family, limit))]
+        lines += ["", *_family(forest, cast, view(family, limit))]
     left = len(forest.families) - most
     if left > 0:
         lines += [
@@ -52,30 +53,26 @@ def tree_text(forest: Forest, source: str, limit: int = LIMIT) -> list[str]:
     return lines
 
 
-def _family(forest: Forest, shown: View) -> Iterator[str]:
+def _family(forest: Forest, cast: Cast, shown: View) -> Iterator[str]:
     family = shown.family
-    yield (
-        f"Family of anon_vma {family.nodes[0].number}: {plural(len(family.nodes), 'anon_vma')}, "
-        f"{plural(len(family.vmas), 'VMA')} of {plural(len(family.pids), 'process')}"
-    )
+    yield f"Family {family.nodes[0].number}: {sizes(forest, family)}"
     for finding in family.findings:
         yield f"  !! {finding.text}"
     yield from _branches(shown)
     if shown.left_nodes:
         yield f"  ... and {plural(shown.left_nodes, 'anon_vma')} more"
-    numbers = {node.anon_vma: str(node.number) for node in family.nodes}
     if shown.vmas:
         yield ""
-        rows = [_vma_row(forest, numbers, vma) for vma in shown.vmas]
+        rows = [_vma_row(forest, cast, vma) for vma in shown.vmas]
         yield from (f"  {line}" for line in aligned(_VMA_TITLES, rows))
     if shown.left_vmas:
         yield f"  ... and {plural(shown.left_vmas, 'VMA')} more"
     if shown.pages:
         yield ""
-        rows = list(_page_rows(family, shown, numbers))
+        rows = list(_page_rows(shown, cast))
         yield from (f"  {line}" for line in aligned(_PAGE_TITLES, rows, _RIGHT))
     if shown.left_pages:
-        yield f"  ... and {plural(shown.left_pages, 'run')} of pages more"
+        yield f"  ... and {plural(shown.left_pages, 'page')} more"
 
 
 def _branches(shown: View) -> Iterator[str]:
@@ -103,42 +100,42 @@ def _node_text(item: ForestNode | Folded) -> str:
         pages = plural(item.pages, "page")
         return f"... {item.count:,} more like anon_vma {item.like.number}, {pages} together"
     what = f"anon_vma {item.number}: {counters(item)}, {plural(item.pages, 'page')}"
+    if item.refcount < 0:
+        return f"its root, and others that cannot be seen: {plural(item.pages, 'page')}"
     return what if item.owners or item.refcount <= 0 else f"{what}; no VMA has it as its own"
 
 
-def _vma_row(forest: Forest, numbers: dict[int, str], vma: ForestVma) -> tuple[str, ...]:
+def _vma_row(forest: Forest, cast: Cast, vma: ForestVma) -> tuple[str, ...]:
     pages = (vma.end - vma.start) // forest.image.page_size
     chain = [
-        numbers.get(anon_vma, "?") + "*" * (anon_vma == vma.anon_vma) for anon_vma in vma.chain
+        f"{cast.numbers[anon_vma]}{'*' if anon_vma == vma.anon_vma else ''}"
+        for anon_vma in vma.chain
     ]
     if vma.anon_vma >= 0 and vma.anon_vma not in vma.chain:
-        chain.insert(0, f"({numbers.get(vma.anon_vma, '?')}*)")
+        chain.insert(0, f"({cast.numbers[vma.anon_vma]}*)")
     return (
-        process_name(vma),
+        cast.owners[vma.vma],
         f"{vma.start:#x}+{pages}",
         vma.permissions,
         short_name(vma.name),
         " ".join(chain),
-        _strip_text(strips(forest.image, vma.vma), numbers),
+        _strip_text(strips(forest.image, vma.vma), cast),
     )
 
 
-def _strip_text(runs: Sequence[Strip], numbers: dict[int, str]) -> str:
+def _strip_text(runs: Sequence[Strip], cast: Cast) -> str:
     parts = []
     for run in runs[:_RUNS]:
-        sign = numbers.get(run.anon_vma, "?") if run.kind == "anon" else _SIGNS[run.kind]
+        owner = str(cast.numbers.get(run.anon_vma, "?"))
+        sign = owner if run.kind == "anon" else _SIGNS[run.kind]
         parts.append(f"{sign}×{run.pages}" if run.pages > 1 else sign)
     return " ".join(parts) + (" ..." if len(runs) > _RUNS else "")
 
 
-def _page_rows(family: Family, shown: View, numbers: dict[int, str]) -> Iterator[tuple[str, ...]]:
-    vmas = {vma.vma: vma for vma in family.vmas}
-    for run in shown.pages:
-        names = [process_name(vmas[row]) if row in vmas else "elsewhere" for row in run.vmas]
-        listed = " ".join(names[:_NAMES])
-        if len(names) > _NAMES:
-            listed += f" and {len(names) - _NAMES:,} more"
+def _page_rows(shown: View, cast: Cast) -> Iterator[tuple[str, ...]]:
+    for group in shown.pages:
         yield (
-            numbers[run.anon_vma], str(run.pages), page_place(family, run), str(run.mapcount),
-            str(run.visited), str(run.found), listed,
+            str(cast.numbers[group.anon_vma]), f"{group.pages:,}", group.where or "many places",
+            str(group.mapcount), str(group.visited), str(group.found),
+            cast.mapped_by(group, _NAMES),
         )  # fmt: skip

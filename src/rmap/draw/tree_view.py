@@ -7,7 +7,8 @@ with equal counters a few are shown, the rest is counted; of what is left, the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rmap.query.tree import Family, Forest, ForestNode, ForestVma, PageRun
@@ -30,6 +31,24 @@ class Folded:
 
 
 @dataclass(frozen=True, slots=True)
+class PageGroup:
+    """Pages of one owner of which the same can be said.
+
+    `where` is where they lie, empty if in many places. `vmas` are those that map all of them, or,
+    if they lie in many places, any of them; `mappings` is how many map each.
+    """
+
+    anon_vma: int
+    pages: int
+    where: str
+    mapcount: int
+    visited: int
+    found: int
+    vmas: tuple[int, ...]
+    mappings: int
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """The part of a family that is drawn."""
 
@@ -37,10 +56,10 @@ class View:
     nodes: tuple[ForestNode, ...]
     folded: tuple[Folded, ...]
     vmas: tuple[ForestVma, ...]
-    pages: tuple[PageRun, ...]
+    pages: tuple[PageGroup, ...]
     left_nodes: int  #: not shown for want of room
     left_vmas: int  #: not shown, for either reason
-    left_pages: int  #: runs of pages not shown
+    left_pages: int  #: pages not shown
 
     @property
     def shown(self) -> frozenset[int]:
@@ -63,12 +82,35 @@ def view(family: Family, limit: int = LIMIT) -> View:
     wanted = {vma for finding in family.findings for vma in finding.vmas}
     rows = [vma for vma in family.vmas if _home(vma) in shown]
     vmas = tuple(_first(rows, most, wanted))
-    visible = {vma.vma for vma in vmas}
-    pages = [run for run in family.pages if visible.intersection(run.vmas) or not run.vmas]
+    pages = page_groups(family, shown, most)
     return View(
         family, nodes, tuple(folded), vmas, tuple(pages[:most]), len(kept) - len(nodes),
-        len(family.vmas) - len(vmas), len(family.pages) - len(pages[:most]),
+        len(family.vmas) - len(vmas), sum(group.pages for group in pages[most:]),
     )  # fmt: skip
+
+
+def page_groups(family: Family, owners: Collection[int], most: int) -> list[PageGroup]:
+    """Return the pages of some owners, put together by owner and counts if they are many runs."""
+    shown = [run for run in family.pages if run.anon_vma in owners]
+    if len(shown) <= most:
+        return [
+            PageGroup(run.anon_vma, run.pages, page_place(family, run), run.mapcount, run.visited,
+                      run.found, run.vmas, len(run.vmas))
+            for run in shown
+        ]  # fmt: skip
+    alike: dict[tuple[int, ...], list[PageRun]] = {}
+    for run in shown:
+        key = (run.anon_vma, run.mapcount, run.visited, run.found, len(run.vmas))
+        alike.setdefault(key, []).append(run)
+    groups = []
+    for (anon_vma, mapcount, visited, found, mappings), runs in alike.items():
+        pages = sum(run.pages for run in runs)
+        where = page_place(family, runs[0]) if len(runs) == 1 else ""
+        vmas = tuple(dict.fromkeys(vma for run in runs for vma in run.vmas))
+        groups.append(PageGroup(anon_vma, pages, where, mapcount, visited, found, vmas, mappings))
+    # Owners in the order of the tree, of each the largest group first.
+    place = {node.anon_vma: at for at, node in enumerate(family.nodes)}
+    return sorted(groups, key=lambda group: (place[group.anon_vma], -group.pages))
 
 
 def _home(vma: ForestVma) -> int:
@@ -114,9 +156,40 @@ def short_name(name: str) -> str:
     return printable(name.rpartition("/")[2])
 
 
-def process_name(vma: ForestVma) -> str:
-    """Return what a drawing calls the process of a VMA."""
-    return printable(vma.comm) or str(vma.pid)
+class Cast:
+    """What things are called in the drawings of a forest, and which of them are alarming.
+
+    Attributes
+    ----------
+    numbers
+        Of anon_vmas, by id.
+    processes, owners
+        Names of processes, by address space and by VMA. Where several have one name, the pid tells
+        them apart.
+    alarming
+        VMAs that a finding is about.
+    """
+
+    def __init__(self, forest: Forest) -> None:
+        nodes = [node for family in forest.families for node in family.nodes]
+        vmas = [vma for family in forest.families for vma in family.vmas]
+        self.numbers = {node.anon_vma: node.number for node in nodes}
+        names = {vma.mm: (printable(vma.comm) or str(vma.pid), vma.pid) for vma in vmas}
+        often = Counter(name for name, _ in names.values())
+        self.processes = {
+            mm: name if often[name] == 1 else f"{name}:{pid}" for mm, (name, pid) in names.items()
+        }
+        self.owners = {vma.vma: self.processes[vma.mm] for vma in vmas}
+        self.alarming = frozenset(vma for finding in forest.findings for vma in finding.vmas)
+
+    def mapped_by(self, group: PageGroup, most: int) -> str:
+        """List who maps pages, or say how many do."""
+        if len(group.vmas) != group.mappings:
+            every = f"{group.mappings:,} of " if group.mappings > 1 else "one of "
+            return f"{every}{plural(len(group.vmas), 'VMA')}"
+        names = [self.owners.get(vma, "elsewhere") for vma in group.vmas]
+        listed = ", ".join(names[:most]) or "nobody"
+        return f"{listed} and {len(names) - most:,} more" if len(names) > most else listed
 
 
 def page_place(family: Family, run: PageRun) -> str:
@@ -178,7 +251,8 @@ def describe(forest: Forest, source: str) -> str:
         return f"{source}: no anon_vma, since nothing private was ever written.{note}"
     vmas = sum(len(family.vmas) for family in families)
     pids = {pid for family in families for pid in family.pids}
-    hanging = f"on which {plural(vmas, 'VMA')} of {plural(len(pids), 'process')} hang"
+    verb = "hangs" if vmas == 1 else "hang"
+    hanging = f"on which {plural(vmas, 'VMA')} of {plural(len(pids), 'process')} {verb}"
     number = plural(len(families), "family", "families")
     if forest.inferred:
         text = f"{source}: {number} of anon_vmas, {hanging}."
@@ -186,6 +260,13 @@ def describe(forest: Forest, source: str) -> str:
         nodes = sum(len(family.nodes) for family in families)
         text = f"{source}: {plural(nodes, 'anon_vma')} in {number}, {hanging}."
     return f"{text} {walk_sentence(forest)}".rstrip() + note
+
+
+def sizes(forest: Forest, family: Family) -> str:
+    """Say how large a family is."""
+    nodes = "" if forest.inferred else f"{plural(len(family.nodes), 'anon_vma')}, "
+    vmas, pids = plural(len(family.vmas), "VMA"), plural(len(family.pids), "process")
+    return f"{nodes}{vmas} of {pids}"
 
 
 def walk_sentence(forest: Forest) -> str:
@@ -196,8 +277,8 @@ def walk_sentence(forest: Forest) -> str:
         return ""
     visited = sum(run.pages * run.visited for run in runs)
     found = sum(run.pages * run.found for run in runs)
+    bound = "no more than " if forest.inferred else ""
     return (
         f"They own {plural(pages, 'mapped page')}; a reverse-map walk of one looks at "
-        f"{'at most ' if forest.inferred else ''}{visited / pages:.1f} VMAs on average and finds "
-        f"{found / pages:.1f} mappings."
+        f"{bound}{visited / pages:.1f} VMAs on average and finds {found / pages:.1f} mappings."
     )

@@ -77,7 +77,8 @@ def _pages(image: MemoryImage, pfns: I64, owner: I64, index: I64) -> Table:
 def _roots(count: int) -> Table:
     ids = np.arange(count, dtype=np.int32)
     unknown = np.full(count, UNKNOWN, np.int32)
-    columns = {"anon_vma": ids, "root": ids, "parent": ids, "refcount": unknown}
+    number = ids.astype(np.uint64) + np.uint64(1)  # what drawings call it
+    columns = {"anon_vma": ids, "root": ids, "parent": ids, "refcount": unknown, "handle": number}
     return Table(TABLES["anon_vmas"], columns)
 
 

@@ -16,7 +16,7 @@ So three things must be so (``mm/rmap.c``), and what is not is told as a `Findin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -97,12 +97,14 @@ class PageRun:
 class Strip:
     """A stretch of a VMA: ``kind`` is anon, file, ksm, zero, swap, other or none.
 
-    `anon_vma` is the owner of anonymous pages, -1 elsewhere and where it is not in the image.
+    `anon_vma` is the owner of anonymous pages, -1 elsewhere and where it is not in the image;
+    `shared` says that each of them is mapped elsewhere as well, where that was asked for.
     """
 
     kind: str
     pages: int
     anon_vma: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +182,16 @@ def forest(image: MemoryImage, pids: Collection[int] | None = None) -> Forest:
 
         image = inferred(image)
     grower = _Grower(image)
-    families = []
-    for root in grower.roots:
-        family = grower.family(root)
-        if wanted is None or any(vma.mm in wanted for vma in family.vmas):
-            families.append(family)
+    families = [grower.family(root) for root in grower.roots_of(wanted)]
     families.sort(key=lambda family: (-len(family.vmas), family.root))
     return Forest(image, tuple(families), is_inferred)
 
 
-def strips(image: MemoryImage, vma: int) -> list[Strip]:
-    """Return what the page-table entries of a VMA hold, from its start to its end, in runs."""
+def strips(image: MemoryImage, vma: int, *, by_sharing: bool = False) -> list[Strip]:
+    """Return what the page-table entries of a VMA hold, from its start to its end, in runs.
+
+    With `by_sharing` anonymous pages that are mapped once are told from those mapped elsewhere.
+    """
     start, end = int(image.vmas["start"][vma]), int(image.vmas["end"][vma])
     rows = image.find_ptes(int(image.vmas["mm"][vma]), start, end)
     address = image.ptes["address"][rows]
@@ -199,28 +200,32 @@ def strips(image: MemoryImage, vma: int) -> list[Strip]:
     first = np.maximum(address, np.uint64(start))
     last = np.minimum(address + size, np.uint64(end))
     kinds, owners = _entries(image, rows)
+    shared = np.zeros(len(kinds), np.bool_)
+    if by_sharing:
+        anon = kinds == _KINDS.index("anon")
+        shared[anon] = image.reverse.count(image.ptes["pfn"][rows][anon]) > 1
     runs: list[Strip] = []
     at = start
-    for low, high in _equal_runs(first, last, kinds, owners):
+    for low, high in _equal_runs(first, last, kinds, owners * 2 + shared):
         begin, stop = int(first[low]), int(last[high])
         _append(runs, _KINDS[0], (begin - at) // image.page_size, -1)
         pages = (stop - begin) // image.page_size
-        _append(runs, _KINDS[kinds[low]], pages, int(owners[low]))
+        _append(runs, _KINDS[kinds[low]], pages, int(owners[low]), bool(shared[low]))
         at = stop
     _append(runs, _KINDS[0], (end - at) // image.page_size, -1)
     return runs
 
 
-def _append(runs: list[Strip], kind: str, pages: int, owner: int) -> None:
+def _append(runs: list[Strip], kind: str, pages: int, owner: int, shared: bool = False) -> None:
     if pages:
-        runs.append(Strip(kind, pages, owner))
+        runs.append(Strip(kind, pages, owner, shared))
 
 
-def _equal_runs(first: U64, last: U64, kinds: I64, owners: I64) -> Iterator[tuple[int, int]]:
+def _equal_runs(first: U64, last: U64, kinds: I64, marks: I64) -> Iterator[tuple[int, int]]:
     """Yield the first and the last entry of runs that adjoin and hold the same."""
     if not len(first):
         return
-    joined = (first[1:] == last[:-1]) & (kinds[1:] == kinds[:-1]) & (owners[1:] == owners[:-1])
+    joined = (first[1:] == last[:-1]) & (kinds[1:] == kinds[:-1]) & (marks[1:] == marks[:-1])
     cuts = np.flatnonzero(~joined) + 1
     lows = [0, *cuts.tolist()]
     highs = [*(cuts - 1).tolist(), len(first) - 1]
@@ -274,10 +279,13 @@ class _Grower:
                 if anon_vma >= 0:
                     self.owners.setdefault(anon_vma, []).append(vma)
 
-    @property
-    def roots(self) -> list[int]:
-        """The roots, ascending."""
-        return sorted(set(self.root))
+    def roots_of(self, mms: set[int] | None) -> list[int]:
+        """The roots, ascending: all, or those of families that one of some mms has a VMA in."""
+        if mms is None:
+            return sorted(set(self.root))
+        rows = [row for row, mm in enumerate(self.image.vmas["mm"].tolist()) if mm in mms]
+        hanging = {anon_vma for row in rows for anon_vma in self.chains.get(row, ())}
+        return sorted({self.root[anon_vma] for anon_vma in hanging})
 
     @cached_property
     def members(self) -> dict[int, list[int]]:
@@ -293,9 +301,9 @@ class _Grower:
         pages = self.image.pages
         if "anon_vma" not in pages:
             return np.zeros(len(self.parent), np.int64)
-        mapped = self.image.reverse.count(pages["pfn"]) > 0
-        named = pages["anon_vma"][mapped & (pages["anon_vma"] >= 0)]
-        return np.bincount(named, minlength=len(self.parent)).astype(np.int64)
+        rows = np.flatnonzero(pages["anon_vma"] >= 0)
+        mapped = rows[self.image.reverse.count(pages["pfn"][rows]) > 0]
+        return np.bincount(pages["anon_vma"][mapped], minlength=len(self.parent)).astype(np.int64)
 
     def family(self, root: int) -> Family:
         """Put one family together."""
@@ -378,6 +386,7 @@ class _Grower:
 
     def _page_runs(self, anon_vmas: Sequence[int]) -> tuple[PageRun, ...]:
         runs: list[PageRun] = []
+        last: dict[Hashable, int] = {}
         for anon_vma in anon_vmas:
             rows = self._pages_by_owner.get(anon_vma, [])
             if not rows:
@@ -394,7 +403,7 @@ class _Grower:
                     int(pages["mapcount"][row]), self._walks.get(row, 0), found, mapping,
                 )  # fmt: skip
                 if mapping:
-                    _join(runs, run)
+                    _join(runs, last, run)
         return tuple(runs)
 
     def _findings(self, vmas: Sequence[ForestVma], pages: Sequence[PageRun]) -> tuple[Finding, ...]:
@@ -463,16 +472,14 @@ def called(vma: ForestVma) -> str:
     return f"{vma.comm or vma.pid}{name} {vma.start:#x}-{vma.end:#x}"
 
 
-def _join(runs: list[PageRun], run: PageRun) -> None:
-    """Append a run of one page, or make the last run longer."""
-    if runs:
-        last = runs[-1]
-        longer = replace(last, pages=last.pages + 1)
-        if longer == replace(run, index=last.index, pfn=last.pfn, pages=longer.pages) and (
-            last.index + last.pages == run.index
-        ):
-            runs[-1] = longer
-            return
+def _join(runs: list[PageRun], last: dict[Hashable, int], run: PageRun) -> None:
+    """Append a run of one page, or make the last run of pages like it longer."""
+    alike = (run.anon_vma, run.mapcount, run.visited, run.found, run.vmas)
+    at = last.get(alike)
+    if at is not None and runs[at].index + runs[at].pages == run.index:
+        runs[at] = replace(runs[at], pages=runs[at].pages + 1)
+        return
+    last[alike] = len(runs)
     runs.append(run)
 
 

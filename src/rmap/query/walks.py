@@ -81,8 +81,8 @@ def walks(image: MemoryImage) -> Walks:
 def _of_trees(image: MemoryImage, owner: str, edges: Table) -> Iterator[tuple[I64, I64, I64]]:
     """Yield (rows of pages, VMAs visited, mappings found) for each owner of pages of one sort."""
     pages, vmas = image.pages, image.vmas
-    mapped = image.reverse.count(pages["pfn"]) > 0
-    rows = np.flatnonzero((pages[owner] >= 0) & mapped)
+    rows = np.flatnonzero(pages[owner] >= 0)
+    rows = rows[image.reverse.count(pages["pfn"][rows]) > 0]
     rows = rows[np.argsort(pages[owner][rows], kind="stable")]
     found = _found(image, rows, pages[owner][rows], edges["vma"], edges[owner])
     owners, firsts = np.unique(pages[owner][rows], return_index=True)

@@ -41,7 +41,7 @@ STEERING = (
     "let", "repeat", "for", "choose", "or", "if", "else", "end", "expect", "try", "print", "stop",
 )  # fmt: skip
 #: What an operation can be expected to end in, besides the names of errors (ENOMEM).
-OUTCOMES = ("ok", "fail", "BUG", "SIGSEGV", "SIGBUS", "OOM")
+OUTCOMES = ("ok", "fail", "SIGSEGV", "SIGBUS", "OOM", "WAITS", "BUG")
 _OPERATORS = ("==", "!=", "<=", ">=", "<", ">")
 _VARIABLE = re.compile(r"[A-Za-z_]\w{0,62}")
 _Blocks = list[tuple[Node, list[Node]]]

@@ -6,22 +6,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Mm, Vma
+from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Mm, Task, Vma
 
 #: What the functions report, in order. A test looks for every report in the model's sources.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "add_to_swap": ("page", "entry"),
+    "alloc_set_pte": ("page", "vma", "address", "write"),
     "anon_vma_clone": ("dst", "src"),
     "anon_vma_fork": ("vma", "parent", "anon_vma"),
     "anon_vma_free": ("anon_vma",),
     "anon_vma_prepare": ("vma", "anon_vma"),
     "copy_page_range": ("vma", "parent", "error"),
+    "do_anonymous_page": ("page", "vma", "address"),
+    "do_execve": ("task", "name", "error"),
     "do_page_add_anon_rmap": ("page", "vma", "address", "flags"),
     "do_swap_page": ("page", "vma", "address", "entry"),
     "dup_mmap": ("mm", "oldmm", "error"),
+    "exit_mm": ("task", "mm"),
     "expand_downwards": ("vma", "address"),
+    "handle_mm_fault": ("vma", "address", "flags"),
+    "mcopy_atomic_pte": ("page", "vma", "address"),
     "mlock_vma_page": ("page",),
     "mmap_region": ("vma", "start", "end"),
+    "move_page_tables": ("vma", "new", "start", "to", "locks"),
     "munlock_vma_page": ("page", "isolated"),
     "page_add_file_rmap": ("page", "compound"),
     "page_add_new_anon_rmap": ("page", "vma", "address", "compound"),
@@ -32,14 +39,24 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "rmap_walk": ("page",),
     "rmap_walk_locked": ("page",),
     "set_page_dirty": ("page",),
+    "shift_arg_pages": ("vma", "start", "to"),
+    "shmem_writepage": ("page", "mapping"),
+    "shrink_page": ("page", "verdict"),
     "split_vma": ("vma", "new", "address"),
+    "truncate_inode_page": ("page", "mapping"),
+    "try_to_free_pages": ("cgroup", "reclaimed"),
+    "try_to_unmap": ("page", "flags", "unmapped"),
+    "try_to_unmap_one": ("page", "vma", "address", "ok"),
     "unlink_anon_vmas": ("vma",),
+    "unuse_pte": ("page", "vma", "address", "result"),
     "vma_merge": ("merged", "start", "end"),
-    "wp_page_copy": ("page", "vma", "address", "copy"),
+    "wp_page_copy": ("page", "vma", "address", "copied"),
     "wp_page_reuse": ("page", "vma", "address"),
+    "write_cache_pages": ("mapping", "written"),
 }
 #: Numbers that are shown in hexadecimal.
-_HEX = frozenset(("page", "copy", "address", "start", "end", "entry"))
+_HEX = frozenset(("page", "flags", "entry"))
+_ADDRESSES = frozenset(("address", "start", "end", "to"))
 
 
 def trace_line(
@@ -70,12 +87,12 @@ def _value(label: str, argument: Any, place: Callable[[int], str], who: Callable
         return f"{who(argument.vm_mm)}:{place(int(argument.vm_start))}*{pages}"
     if isinstance(argument, Mm):
         return who(argument)
-    if isinstance(argument, AddressSpace | MemCgroup):
+    if isinstance(argument, AddressSpace | MemCgroup | Task):
         return str(argument.name)
     if isinstance(argument, bool):
         return "yes" if argument else "no"
     if isinstance(argument, int):
-        if label in ("address", "start", "end"):
+        if label in _ADDRESSES:
             return place(argument)
         return hex(argument) if label in _HEX else str(argument)
     return str(argument)
