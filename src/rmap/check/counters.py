@@ -156,13 +156,15 @@ def _list_problems(
     k = facts.kernel
     if lruvec.size[number] != len(pages):
         yield f"{where}: size {lruvec.size[number]}, found {len(pages)}"
+    # Where mlock is counted, the words that would link unevictable pages hold the counts.
+    linked = number != bits.LRU_UNEVICTABLE or not k.profile.mlock_counts
     before = 0
     for page in pages:
         if page in seen:
             yield f"page {page:#x} is on two lists"
             return
         seen[page] = number
-        if k.pg_lru_prev[page] != before:
+        if linked and k.pg_lru_prev[page] != before:
             yield f"{where}: page {page:#x} is not linked back to {before:#x}"
         before = page
         flags = int(k.pg_flags[page])
@@ -175,7 +177,7 @@ def _list_problems(
             yield f"page {page:#x} is on {where} with flags {flags:#x}"
         if k.pg_memcg[page] != lruvec.memcg.ident:
             yield f"page {page:#x} is on {where} and belongs to cgroup {k.pg_memcg[page]}"
-    if lruvec.tail[number] != before:
+    if linked and lruvec.tail[number] != before:
         yield f"{where}: its tail is {lruvec.tail[number]:#x}, not {before:#x}"
 
 
