@@ -20,7 +20,7 @@ from rmap.mm.bits import (
     TTU_IGNORE_ACCESS,
     PG_mlocked,
 )
-from rmap.mm.lru import isolate_lru_page, put_page
+from rmap.mm.lru import isolate_lru_page, putback_lru_page
 from rmap.mm.mm_types import Kernel, Vma
 from rmap.mm.page import (
     lock_page,
@@ -55,9 +55,9 @@ def isolate(k: Kernel, page: int) -> None:
 
 
 def release(k: Kernel, page: int) -> None:
-    """Unlock it, and drop the reference."""
+    """Unlock it, and put it back, which drops the reference."""
     unlock_page(k, page)
-    put_page(k, page)
+    putback_lru_page(k, page)
 
 
 def unmap(k: Kernel, page: int, flags: int = TTU_IGNORE_ACCESS) -> bool:

@@ -16,9 +16,8 @@ from rmap.mm.mmu_notifier cimport ptep_clear_flush_young_notify
 from rmap.mm.page cimport PageAnon, PageCompound, PageDirty, PageDoubleMap, PageFlag, PageHWPoison
 from rmap.mm.page cimport PageHuge, PageKsm, PageLRU, PageLocked, PageSwapBacked, PageSwapCache
 from rmap.mm.page cimport PageTransCompound, SetPage, compound_head, compound_order
-from rmap.mm.page cimport get_page_unless_zero, is_device_private_page, is_zone_device_page
+from rmap.mm.page cimport is_device_private_page, is_zone_device_page
 from rmap.mm.page cimport page_count, page_mapcount, page_mapped, page_private, total_mapcount
-from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
 from rmap.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_done
@@ -29,7 +28,7 @@ from rmap.mm.rmap_counts cimport page_remove_rmap, page_try_share_anon_rmap
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
 from rmap.mm.swap_slots cimport swap_duplicate, swap_free
 from rmap.mm.tlb cimport pmdp_invalidate, ptep_clear_flush
-from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush, try_to_unmap_flush
+from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush
 from rmap.mm.vma cimport dec_mm_counter, inc_mm_counter, is_vma_temporary_stack
 from rmap.mm.vma cimport mm_counter, mm_counter_file, update_hiwater_rss, userfaultfd_armed
 

@@ -28,7 +28,6 @@ if not cython.compiled:
         SWP_HWPOISON,
         SWP_MIGRATION_READ,
         SWP_MIGRATION_WRITE,
-        TTU_BATCH_FLUSH,
         TTU_IGNORE_ACCESS,
         TTU_IGNORE_HWPOISON,
         TTU_IGNORE_MLOCK,
@@ -73,7 +72,6 @@ if not cython.compiled:
         SetPage,
         compound_head,
         compound_order,
-        get_page_unless_zero,
         is_device_private_page,
         is_zone_device_page,
         page_count,
@@ -81,8 +79,6 @@ if not cython.compiled:
         page_mapped,
         page_private,
         total_mapcount,
-        trylock_page,
-        unlock_page,
     )
     from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.page_vma_mapped import (
@@ -113,7 +109,6 @@ if not cython.compiled:
         ptep_clear_flush,
         set_tlb_ubc_flush_pending,
         should_defer_flush,
-        try_to_unmap_flush,
     )
     from rmap.mm.vma import (
         dec_mm_counter,
@@ -546,34 +541,17 @@ def try_to_munlock(k: Kernel, page: u64) -> i32:
 
 
 def try_to_unmap_range(k: Kernel, pages: Any, flags: i32) -> i64:
-    """`try_to_unmap` of many pages; returns how many are mapped no more.
+    """`try_to_unmap` of many pages; returns how many of them nothing maps any more.
 
-    `pages` is a contiguous array of u64 page frame numbers. Each page that is not free and whose
-    lock is not taken gets a reference and is locked for the time. With TTU_BATCH_FLUSH the
-    references are dropped only after the flush, so that no page is freed before it.
+    `pages` is a contiguous array of u64 page frame numbers, each of a page that the caller has
+    locked and has a reference to. The loop is compiled and makes no object a page.
     """
     if not cython.compiled:
         pages = memoryview(pages)
     rwc: TryToUnmapControl = TryToUnmapControl(flags)
-    taken: bytearray = bytearray(len(pages))
     unmapped: i64 = 0
-    page: u64
     i: cython.Py_ssize_t
     for i in range(len(pages)):
-        page = pages[i]
-        if not get_page_unless_zero(k, page):
-            continue
-        if trylock_page(k, page):
-            if _try_to_unmap(k, page, rwc):
-                unmapped += 1
-            unlock_page(k, page)
-        if flags & TTU_BATCH_FLUSH:
-            taken[i] = 1
-        else:
-            put_page(k, page)
-    if flags & TTU_BATCH_FLUSH:
-        try_to_unmap_flush(k)
-        for i in range(len(pages)):
-            if taken[i]:
-                put_page(k, pages[i])
+        if _try_to_unmap(k, pages[i], rwc):
+            unmapped += 1
     return unmapped
