@@ -20,6 +20,8 @@ from tools.conformance.facts import Facts, describe, differing, facts
 from tools.conformance.language import Operation
 
 _PREFIX = re.compile(r"(prefix-.*)-(\d+)")
+#: The value of a fact about something that is not there. No fact has it.
+MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -90,23 +92,17 @@ def _difference(
     key: tuple[object, ...], expected: Facts, history: list[tuple[Operation, Facts]]
 ) -> Difference:
     """Say since when a fact is wrong."""
-    missing = object()
-    right = expected.get(key, missing)
-    final = history[-1][1] if history else {}
-    text = describe(key, expected, final)
-    right_after = [number for number, (_, then) in enumerate(history) if _is(then, key, right)]
-    # A fact about what is not there is right from the start, until the operation that makes it.
-    if right_after and (right is not missing or right_after[-1] > 0):
-        return Difference(text, history[right_after[-1] + 1][0], True)
-    last = final.get(key, missing)
-    set_by = [number for number, (_, then) in enumerate(history) if not _is(then, key, last)]
-    at = set_by[-1] + 1 if set_by else 0
-    return Difference(text, history[at][0] if history else None, False)
-
-
-def _is(then: Facts, key: tuple[object, ...], value: object) -> bool:
-    """Whether a fact had a value, or was missing where `value` stands for that."""
-    return then[key] == value if key in then else type(value) is object
+    if not history:
+        return Difference(describe(key, expected, {}), None, False)
+    values = [then.get(key, MISSING) for _, then in history]
+    right = expected.get(key, MISSING)
+    text = describe(key, expected, history[-1][1])
+    was_right = [at for at, value in enumerate(values) if value == right]
+    if was_right:
+        return Difference(text, history[was_right[-1] + 1][0], True)
+    # What is not to be there is right before the first operation, if not after it.
+    other = [at for at, value in enumerate(values) if value != values[-1]]
+    return Difference(text, history[other[-1] + 1 if other else 0][0], False)
 
 
 def shortest(programs: Iterable[Program]) -> list[Program]:

@@ -225,11 +225,7 @@ def pte_bits(pte: int) -> int:
 
 def in_order(node: IntervalNode | None) -> Iterator[IntervalNode]:
     """Yield the nodes of a subtree in order."""
-    waiting: list[IntervalNode] = []
-    while node is not None or waiting:
-        while node is not None:
-            waiting.append(node)
-            node = node.rb_left
-        node = waiting.pop()
+    if node is not None:
+        yield from in_order(node.rb_left)
         yield node
-        node = node.rb_right
+        yield from in_order(node.rb_right)
