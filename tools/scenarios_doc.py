@@ -143,8 +143,8 @@ def document() -> str:
         "## Quantities",
         "",
         _wrap(
-            "Measuring changes nothing: no page is faulted in, no walk counted. (`idle` alone looks "
-            "at accessed bits and clears them, as reading the kernel's bitmap does.)"
+            "Measuring changes nothing: no page is faulted in, no walk counted. (`idle` alone "
+            "looks at accessed bits and clears them, as reading the kernel's bitmap does.)"
         ),
         "",
     ]

@@ -355,7 +355,9 @@ def _pages(
             f"{family.cast.mapped_by(group, _NAMES)}; a walk looks at "
             f"{plural(group.visited, 'VMA')} and finds {group.found:,}"
         )
-        scene.add(Text(_MARGIN + 18, y, text, 11.5, _SOFT))
+        for at, line in enumerate(wrap(text, 11.5, scene.width - 2 * _MARGIN - 18)):
+            y += 15 if at else 0
+            scene.add(Text(_MARGIN + 18, y, line, 11.5, _SOFT))
     left = family.view.left_pages + sum(group.pages for group in family.view.pages[_PAGE_ROWS:])
     if left > 0:
         y += 17

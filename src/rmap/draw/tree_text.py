@@ -80,7 +80,8 @@ def _branches(shown: View) -> Iterator[str]:
     below: dict[int, list[ForestNode | Folded]] = {}
     tops: list[ForestNode | Folded] = []
     for node in shown.nodes:
-        (below.setdefault(node.parent, []) if node.depth else tops).append(node)
+        is_below = node.depth and node.parent in shown.shown
+        (below.setdefault(node.parent, []) if is_below else tops).append(node)
     for folded in shown.folded:
         if folded.parent in shown.shown:
             below.setdefault(folded.parent, []).append(folded)

@@ -74,12 +74,13 @@ class View:
 def view(family: Family, limit: int = LIMIT) -> View:
     """Choose what of a family is drawn: at most `limit` anon_vmas, VMAs and page runs (0: all)."""
     most = limit or len(family.nodes) + len(family.vmas) + len(family.pages)
+    wanted = {vma for finding in family.findings for vma in finding.vmas}
     telling = {anon_vma for finding in family.findings for anon_vma in finding.anon_vmas}
+    telling |= {_home(vma) for vma in family.vmas if vma.vma in wanted}
     hidden, folded = _fold(family.nodes, telling) if limit else (set(), [])
     kept = [node for node in family.nodes if node.anon_vma not in hidden]
-    nodes = tuple(kept[:most])
+    nodes = tuple(n for at, n in enumerate(kept) if at < most or n.anon_vma in telling)
     shown = {node.anon_vma for node in nodes}
-    wanted = {vma for finding in family.findings for vma in finding.vmas}
     rows = [vma for vma in family.vmas if _home(vma) in shown]
     vmas = tuple(_first(rows, most, wanted))
     pages = page_groups(family, shown, most)
