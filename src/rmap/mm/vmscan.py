@@ -436,7 +436,7 @@ def do_try_to_free_pages(k: Kernel, sc: ScanControl) -> i64:
     return sc.nr_reclaimed
 
 
-def reclaim(k: Kernel, memcg: MemCgroup, nr_pages: i64) -> ReclaimResult:
+def reclaim(k: Kernel, memcg: MemCgroup | None, nr_pages: i64) -> ReclaimResult:
     """Free at least `nr_pages` pages, of a cgroup and those below it, or of anybody (``None``).
 
     try_to_free_pages() and try_to_free_mem_cgroup_pages(), mm/vmscan.c:3176 and :3263 (v4.18). No
@@ -492,7 +492,7 @@ def _age_active_anon(k: Kernel, sc: ScanControl) -> i32:
     return 0
 
 
-def age_active_lists(k: Kernel, memcg: MemCgroup, nr_pages: i64) -> i64:
+def age_active_lists(k: Kernel, memcg: MemCgroup | None, nr_pages: i64) -> i64:
     """Age up to `nr_pages` of each active list of a cgroup and those below, or of all.
 
     Returns how many pages are inactive now that were active. Not a function of the kernel's: what

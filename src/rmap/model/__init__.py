@@ -30,7 +30,8 @@ from rmap.model.errors import (
 )
 from rmap.model.file import FileHandle
 from rmap.model.machine import Machine, Mapping, Walk
-from rmap.model.process import Pin, Process
+from rmap.model.pin import Pin
+from rmap.model.process import Process
 
 __all__ = [
     "BusError",

@@ -173,10 +173,13 @@ class _Loader:
             ends = image.pages["index"][cached].astype(np.int64) + 1
             np.maximum.at(sizes, image.pages["file"][cached], ends)
         shmem = entries.files_with_swap_backed_pages(len(image.files))
-        return [
-            make_file(self.kernel, str(image.files["path"][row]), int(sizes[row]), bool(shmem[row]))
-            for row in range(len(image.files))
-        ]
+        files = []
+        for row in range(len(image.files)):
+            told = image.files.row(row)
+            file = make_file(self.kernel, told["path"], int(sizes[row]), bool(shmem[row]))
+            file.inode, file.anonymous = told["inode"], told["deleted"]
+            files.append(file)
+        return files
 
     def _make_vmas(self, mms: Sequence[Mm], files: Sequence[File], pgoff: I64) -> list[Vma]:
         """Make and link the VMAs, into the trees of their files in the order that they had."""
@@ -202,6 +205,9 @@ class _Loader:
             if name == "[heap]":
                 mm.start_brk, mm.brk = start, end
             vmas.append(vma)
+        for file in files:
+            # One that has no name any more ends with the last VMA that maps it.
+            file.f_count -= file.anonymous and file.f_count > 1
         for row in self._in_tree_order():
             vma = vmas[row]
             if vma.vm_file is not None:
@@ -226,13 +232,17 @@ class _Loader:
     # ------------------------------------------------------------ swap
 
     def _make_areas(self, entries: Entries, swap: int) -> None:
-        """Make the swap areas with the slots that entries hold, and one that is free."""
+        """Make the swap areas with the slots that entries hold, and one that is free.
+
+        What else the former have is not known, so nothing more goes into them.
+        """
         slots = self.image.tables["swap_slots"]
         known = np.concatenate((slots["entry"].astype(np.int64), entries.slots))
         types = known & 31
         for area in range(int(types.max(initial=-1)) + 1):
             offsets = known[types == area] >> 5
             swapon(self.kernel, int(offsets.max(initial=0)) + 1, -1)
+            self.kernel.swap_areas[area].writeok = False
         if swap and len(self.kernel.swap_areas) < MAX_SWAPFILES:
             swapon(self.kernel, swap + 1, -1)
 

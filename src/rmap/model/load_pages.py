@@ -75,7 +75,8 @@ class PageFiller:
         owned = (counts > 0) | cached | in_swap
         pinned = self._pins(counts, owned)
         refs = counts + cached + in_swap
-        refs[list(pinned)] += list(pinned.values())
+        for page, count in pinned.items():
+            refs[page] += count
         free = self._free_pages(owned)
         reserved = ~owned & ~free
         reserved[0] = False

@@ -36,6 +36,7 @@ from rmap.mm.page_alloc import setup_per_zone_wmarks
 from rmap.mm.page_vma_mapped import PageVmaMappedWalk, page_vma_mapped_walk
 from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
+from rmap.mm.shrink_page_list import ReclaimResult
 from rmap.mm.swap import add_to_swap
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
@@ -238,7 +239,7 @@ class Machine:
 
     # ------------------------------------------------------------ memory under pressure
 
-    def reclaim(self, nr_pages: int = 32, cgroup: Cgroup | None = None) -> vmscan.ReclaimResult:
+    def reclaim(self, nr_pages: int = 32, cgroup: Cgroup | None = None) -> ReclaimResult:
         """Reclaim pages, of everybody or of one cgroup; returns what was done with how many."""
         with self.kthread("kswapd") as k:
             return vmscan.reclaim(k, cgroup.memcg if cgroup else None, nr_pages)
