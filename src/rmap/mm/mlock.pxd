@@ -2,7 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport i32, i64, u64
 from rmap.mm.bug cimport BUG
-from rmap.mm.gup cimport mm_populate
+from rmap.mm.gup cimport __mm_populate
 from rmap.mm.lru cimport page_evictable, put_page, putback_lru_page
 from rmap.mm.memory cimport vm_normal_page
 from rmap.mm.mlock_page cimport mlock_page, munlock_page

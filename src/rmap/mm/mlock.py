@@ -41,7 +41,7 @@ if not cython.compiled:
         PG_unevictable,
     )
     from rmap.mm.bug import BUG
-    from rmap.mm.gup import mm_populate
+    from rmap.mm.gup import __mm_populate
     from rmap.mm.lru import page_evictable, put_page, putback_lru_page
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mlock_page import mlock_page, munlock_page
@@ -350,7 +350,7 @@ def do_mlock(k: Kernel, mm: Mm, start: u64, length: u64, flags: u64 = 0) -> i32:
     mm.mmap_sem.up_write()
     if error:
         return error
-    error = mm_populate(k, mm, start, length)
+    error = __mm_populate(k, mm, start, length, False)
     # The values that POSIX wants.
     if error == -EFAULT:
         return -ENOMEM
