@@ -38,7 +38,7 @@ from rmap.mm.mm_types import (
     Mm,
     Vma,
 )
-from rmap.mm.page import page_anon_vma, page_mapping
+from rmap.mm.page import PageAnon, page_anon_vma, page_mapping
 from rmap.mm.pgtable import pte_lookup, pte_pfn, pte_present
 from tools.conformance.corpus import World
 
@@ -188,15 +188,15 @@ class _Describer:
         kernel = self.kernel
         if page == kernel.zero_page:
             return ["z", None, None, None, None, "", 0]
-        anon_vma = page_anon_vma(kernel, page)
-        owner: int | str | None
-        if anon_vma is not None:
-            owner = self.anon_vma_id(anon_vma)
+        owner: int | str
+        anonymous = PageAnon(kernel, page)
+        if anonymous:
+            owner = self.anon_vma_id(page_anon_vma(kernel, page))
         else:
             mapping = page_mapping(kernel, page)
-            owner = None if mapping is None else self.file_names.get(mapping.handle, mapping.name)
+            owner = self.file_names.get(mapping.handle, mapping.name)
         return [
-            "f" if anon_vma is None else "a",
+            "a" if anonymous else "f",
             owner,
             kernel.pg_index[page] - (0 if vma.vm_file is not None else _ARENA_PAGE),
             kernel.pg_mapcount[page] + 1,
