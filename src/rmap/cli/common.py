@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmap.cli.output import Document, Format, write
-from rmap.errors import RmapError, TargetError
+from rmap.errors import ImageError, RmapError, TargetError
 
 if TYPE_CHECKING:
     from rmap.image import MemoryImage
@@ -52,6 +52,25 @@ class OutputClosed(Exception):
     """
 
 
+@contextmanager
+def _to_the_reader() -> Iterator[None]:
+    """Turn what can happen to standard output into what it means.
+
+    Raises
+    ------
+    OutputClosed
+        If the reader has gone.
+    RmapError
+        If it cannot be written, for instance to a full disk.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except OSError as error:
+        raise RmapError(f"cannot write the answer: {error.strerror or error}") from error
+
+
 def emit(document: Document, format: Format, *, raw: bool = False) -> None:
     """Write a document to standard output.
 
@@ -62,13 +81,17 @@ def emit(document: Document, format: Format, *, raw: bool = False) -> None:
     RmapError
         If it cannot be written, for instance to a full disk.
     """
-    try:
+    with _to_the_reader():
         write(document, format, raw=raw)
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise OutputClosed from None
-    except OSError as error:
-        raise RmapError(f"cannot write the answer: {error.strerror or error}") from error
+
+
+def say(text: str, *, flush: bool = False) -> None:
+    """Write text to standard output, as a part of the answer. Raises as `emit` does."""
+    with _to_the_reader():
+        sys.stdout.write(text)
+        if flush or sys.stdout.isatty():
+            sys.stdout.flush()
 
 
 def complain(who: str, message: str) -> None:
@@ -109,6 +132,29 @@ def refuse_unless_writable(path: Path) -> None:
         raise RmapError(f"cannot write {path}: {directory} is not a directory")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise RmapError(f"cannot write {path}: {directory} is not writable")
+
+
+def refuse_foreign(output: str | Path) -> None:
+    """Refuse a place where an image cannot be written, before the long work begins.
+
+    Raises
+    ------
+    ImageError
+        If something that is not an image is there.
+    RmapError
+        If the directory is missing or may not be written.
+    """
+    from rmap.image.store import is_image
+
+    path = Path(output)
+    refuse_unless_writable(path)
+    try:
+        foreign = path.exists() and not is_image(path)
+        empty = path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise ImageError(f"{output}: {error.strerror or error}") from error
+    if foreign and not empty:
+        raise ImageError(f"{output} exists and is not an rmap image; choose another name")
 
 
 def open_image(

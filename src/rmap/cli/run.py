@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,12 @@ import typer
 
 from rmap.cli.common import (
     FormatOption,
-    OutputClosed,
     QuietOption,
     RawOption,
     emit,
-    refuse_unless_writable,
+    refuse_foreign,
     remark,
+    say,
 )
 from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
 from rmap.cli.scenarios import (
@@ -103,7 +102,7 @@ def command(
 
     chosen = options(profile, quirk, seed, until, check=check.value if check else None, trace=trace)
     if image is not None:
-        refuse_unless_writable(image)
+        refuse_foreign(image)
     listener = Teller() if format is Format.TABLE else None
     result = run_scenario(program, chosen, listener)
     memory = _memory(result)
@@ -154,12 +153,7 @@ class Teller:
                 return
             if self.failures == _FAILURES:
                 line += "; what else fails is counted (--format json lists all)"
-        try:
-            sys.stdout.write(f"{line}\n")
-            if sys.stdout.isatty():
-                sys.stdout.flush()
-        except BrokenPipeError:
-            raise OutputClosed from None
+        say(f"{line}\n")
 
 
 def document(result: RunResult, image: MemoryImage, limit: int, *, told: bool) -> Document:

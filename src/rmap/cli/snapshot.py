@@ -17,10 +17,9 @@ from rmap.cli.common import (
     RawOption,
     emit,
     open_image,
-    refuse_unless_writable,
+    refuse_foreign,
 )
 from rmap.cli.output import Column, Document, Format, Records, Unit
-from rmap.errors import ImageError
 
 if TYPE_CHECKING:
     from rmap.image import MemoryImage
@@ -54,7 +53,7 @@ def command(
     """Write the live machine's reverse map to a file."""
     from rmap.image import write_image
 
-    _refuse_foreign(output)
+    refuse_foreign(output)
     wanted = pids or []
     image = open_image(
         None,
@@ -66,29 +65,6 @@ def command(
     write_image(image, output)
     emit(document(image, output), format, raw=raw)
     return 0
-
-
-def _refuse_foreign(output: str) -> None:
-    """Refuse what could not be written, before the machine is read.
-
-    Raises
-    ------
-    ImageError
-        If something that is not an image is there.
-    RmapError
-        If the directory is missing or may not be written.
-    """
-    from rmap.image.store import is_image
-
-    path = Path(output)
-    refuse_unless_writable(path)
-    try:
-        foreign = path.exists() and not is_image(path)
-        empty = path.is_dir() and not any(path.iterdir())
-    except OSError as error:
-        raise ImageError(f"{output}: {error.strerror or error}") from error
-    if foreign and not empty:
-        raise ImageError(f"{output} exists and is not an rmap image; choose another name")
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmap.cli.common import (
-    OutputClosed,
     QuietOption,
     emit,
     open_image,
     refuse_unless_writable,
     remark,
+    say,
 )
 from rmap.cli.output import Column, Document, Format, Records, Unit, write
 from rmap.cli.scenarios import ProfileOption, QuirkOption, SeedOption, UntilOption, options
@@ -211,13 +210,7 @@ def _write(
         remark(describe(forest, source), quiet=quiet)
         remark(f"Wrote {output}.", quiet=quiet)
         return
-    try:
-        sys.stdout.write(drawing.decode())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise OutputClosed from None
-    except OSError as error:
-        raise RmapError(f"cannot write the drawing: {error.strerror or error}") from error
+    say(drawing.decode(), flush=True)
 
 
 def _as_text(answer: Document, format: Format) -> bytes:
