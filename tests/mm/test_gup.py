@@ -19,6 +19,7 @@ from rmap.mm.gup import (
 )
 from rmap.mm.mm_types import Vma
 from rmap.mm.profile import PROFILES
+from rmap.model import SyscallError
 
 
 def get(f: Faulting, address: int, pages: int, write: bool = False) -> list[int]:
@@ -239,4 +240,48 @@ def test_a_locked_stack_that_grows_for_a_pin_is_populated() -> None:
     assert f.p.pages(top - 3 * PAGE, 3 * PAGE)[0] == page
     assert all(f.p.pages(top - 3 * PAGE, 3 * PAGE))
     put_user_pages(f.k, [page])
+    assert f.sound()
+
+
+def test_since_pages_are_exclusive_a_pin_for_reading_is_a_pin_of_ones_own_page() -> None:
+    f = Faulting(base="6.1")
+    a = f.map(2)
+    f.p.write(a, b"shared")
+    page = f.page(f.p, a)
+    child = f.p.fork()
+    with f.p.pin(a, 2 * PAGE) as pin:
+        mine = f.page(f.p, a)
+        assert pin.pages == [mine, f.k.zero_page]
+        assert mine != page == f.page(child, a)
+        assert f.flags(mine, bits.PG_anon_exclusive)
+        # Nobody asked for writing; a write does not take the page away from the device.
+        assert f.told(f.p, a) == READ
+        f.p.write(a, b"S")
+        assert f.page(f.p, a) == mine
+        assert pin.read(mine, 0, 6) == b"Shared"
+    child.exit()
+    assert f.sound()
+
+
+def test_a_page_that_turns_out_to_be_ones_own_is_pinned_without_a_copy() -> None:
+    f = Faulting(base="6.1")
+    a = f.map(1)
+    f.p.write(a, b"mine")
+    page = f.page(f.p, a)
+    f.p.fork().exit()
+    assert not f.flags(page, bits.PG_anon_exclusive)
+    with f.p.pin(a, PAGE) as pin:
+        assert pin.pages == [page]
+    assert f.flags(page, bits.PG_anon_exclusive)
+    assert not f.told(f.p, a) & bits._PAGE_RW
+    assert f.sound()
+
+
+def test_a_pin_of_which_a_part_cannot_be_had_is_none() -> None:
+    f = Faulting()
+    a = f.map(2)
+    with pytest.raises(SyscallError) as caught:
+        f.p.pin(a, 3 * PAGE, write=True)
+    assert caught.value.errno == bits.EFAULT
+    assert [f.counts(page) for page in f.p.pages(a, 2 * PAGE)] == [(1, 1)] * 2
     assert f.sound()

@@ -230,6 +230,7 @@ FOLL_POPULATE = 0x40
 FOLL_TRIED = 0x800
 FOLL_MLOCK = 0x1000
 FOLL_COW = 0x4000
+FOLL_PIN = 0x4_0000
 # What a pin adds to the references of a page since 5.7, so that fork can tell it from others.
 GUP_PIN_COUNTING_BIAS = 1 << 10
 
@@ -381,5 +382,6 @@ EBUSY = 16
 EEXIST = 17
 EINVAL = 22
 ENOSPC = 28
+EMLINK = 31
 EHWPOISON = 133
 EOVERFLOW = 75

@@ -17,6 +17,7 @@ if not cython.compiled:
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
         _PAGE_SPECIAL,
+        FAULT_FLAG_UNSHARE,
         FAULT_FLAG_WRITE,
         GFP_HIGHUSER,
         GFP_KERNEL,
@@ -122,9 +123,9 @@ def handle_present_pte(k: Kernel, vmf: VmFault) -> i32:
     if ptep_get(k, vmf.pte) != entry:
         pte_unlock(k, vmf.pte)
         return 0
+    if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not pte_write(entry):
+        return do_wp_page(k, vmf)
     if vmf.flags & FAULT_FLAG_WRITE:
-        if not pte_write(entry):
-            return do_wp_page(k, vmf)
         entry = pte_mkdirty(entry)
     entry = pte_mkyoung(entry)
     ptep_set_access_flags(

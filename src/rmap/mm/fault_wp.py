@@ -15,6 +15,7 @@ if not cython.compiled:
     from rmap.mm.anon_vma import anon_vma_prepare
     from rmap.mm.bits import (
         COW_COPIES,
+        FAULT_FLAG_UNSHARE,
         GFP_HIGHUSER,
         GFP_KERNEL,
         MM_ANONPAGES,
@@ -158,7 +159,10 @@ def do_wp_page_exclusive(k: Kernel, vmf: VmFault) -> i32:
             BUG("memory.c wp_pfn_shared: a shared entry without a page")
         return wp_page_shared(k, vmf)
     if page and PageAnon(k, page) and _page_is_ours(k, vma, page):
-        wp_page_reuse(k, vmf)
+        if vmf.flags & FAULT_FLAG_UNSHARE:
+            pte_unlock(k, vmf.pte)
+        else:
+            wp_page_reuse(k, vmf)
         return 0
     if page:
         get_page(k, page)
@@ -268,7 +272,9 @@ def _replace_page(k: Kernel, vmf: VmFault, old_page: u64, new_page: u64) -> i32:
             inc_mm_counter(k, mm, MM_ANONPAGES)
     else:
         inc_mm_counter(k, mm, MM_ANONPAGES)
-    entry: u64 = maybe_mkwrite(pte_mkdirty(pfn_pte(new_page, vma.vm_page_prot)), vma)
+    entry: u64 = pfn_pte(new_page, vma.vm_page_prot)
+    if not vmf.flags & FAULT_FLAG_UNSHARE:
+        entry = maybe_mkwrite(pte_mkdirty(entry), vma)
     # Never two entries at once: a CPU that still has the old one is made to drop it first.
     ptep_clear_flush_notify(k, vma, vmf.address, vmf.pte)
     page_add_new_anon_rmap(k, new_page, vma, vmf.address, False)

@@ -7,7 +7,7 @@ from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
 from rmap.mm.mlock_page cimport mlock_vma_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.page cimport PageDirty, PageTransCompound, get_page, page_mapping_word
+from rmap.mm.page cimport PageAnon, PageDirty, PageFlag, PageTransCompound, get_page, page_mapping_word
 from rmap.mm.page cimport page_ref_add, page_ref_sub, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_lookup, pte_pfn, pte_present, pte_unlock
@@ -23,16 +23,20 @@ cdef class GupState:
 
 cpdef i64 follow_page_pte(Kernel k, Vma vma, u64 address, u64 flags) except? -1
 cdef i64 _page_of_entry(Kernel k, Vma vma, u64 address, u64 pte, u64 flags) except? -1
+cdef flag gup_must_unshare(Kernel k, u64 page, u64 flags) except? -1
 cdef flag can_follow_write_pte(u64 pte, u64 flags) noexcept
 cdef i32 _mlock_followed(Kernel k, u64 page) except -1
 cpdef i32 check_vma_flags(Vma vma, u64 flags) except? -1
-cdef i32 faultin_page(Kernel k, Vma vma, u64 address, GupState state) except? -1
+cdef i32 faultin_page(
+    Kernel k, Vma vma, u64 address, flag unshare, GupState state
+) except? -1
 cpdef i64 find_get_user_pages(
     Kernel k, Mm mm, u64 start, u64 count, GupState state
 ) except? -1
 cdef i64 _get_one(Kernel k, Vma vma, u64 address, GupState state) except? -1
 cdef Vma _find_extend_vma(Kernel k, Mm mm, u64 address)
 cpdef list get_user_pages(Kernel k, Mm mm, u64 start, u64 count, bint write)
+cdef list _get_pages(Kernel k, Mm mm, u64 start, u64 count, u64 flags)
 cpdef i32 put_user_page(Kernel k, u64 page) except -1
 cpdef i32 put_user_pages(Kernel k, list pages) except -1
 cpdef i32 pin_references(Kernel k) except -1

@@ -24,17 +24,20 @@ if not cython.compiled:
         EEXIST,
         EFAULT,
         EHWPOISON,
+        EMLINK,
         ENOENT,
         ENOMEM,
         FAULT_FLAG_ALLOW_RETRY,
         FAULT_FLAG_RETRY_NOWAIT,
         FAULT_FLAG_TRIED,
+        FAULT_FLAG_UNSHARE,
         FAULT_FLAG_WRITE,
         FOLL_COW,
         FOLL_FORCE,
         FOLL_GET,
         FOLL_MLOCK,
         FOLL_NOWAIT,
+        FOLL_PIN,
         FOLL_POPULATE,
         FOLL_TOUCH,
         FOLL_TRIED,
@@ -58,6 +61,7 @@ if not cython.compiled:
         VM_READ,
         VM_SHARED,
         VM_WRITE,
+        PG_anon_exclusive,
     )
     from rmap.mm.bug import BUG
     from rmap.mm.fault import handle_mm_fault
@@ -66,7 +70,9 @@ if not cython.compiled:
     from rmap.mm.mlock_page import mlock_vma_page
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.page import (
+        PageAnon,
         PageDirty,
+        PageFlag,
         PageTransCompound,
         get_page,
         page_mapping_word,
@@ -110,8 +116,8 @@ class GupState:
 def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
     """The page that an address maps, if it may be used as `flags` (FOLL_) say.
 
-    0 if a fault has to come first; -EEXIST for an entry without a page. With FOLL_GET it has a
-    reference.
+    0 if a fault has to come first, -EMLINK if one that makes the page this process's alone;
+    -EEXIST for an entry without a page. With FOLL_GET it has a reference.
     """
     ptep: u64 = pte_lookup(k, vma.vm_mm, address)
     if not ptep:
@@ -131,6 +137,8 @@ def _page_of_entry(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> i
     if flags & FOLL_WRITE and not can_follow_write_pte(pte, flags):
         return 0
     page: u64 = vm_normal_page(k, vma, address, pte)
+    if page and not pte_write(pte) and gup_must_unshare(k, page, flags):
+        return -EMLINK
     if not page:
         if not is_zero_pfn(k, pte_pfn(pte)):
             return -EEXIST
@@ -145,6 +153,16 @@ def _page_of_entry(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> i
     if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED:
         _mlock_followed(k, page)
     return page
+
+
+def gup_must_unshare(k: Kernel, page: u64, flags: u64) -> flag:
+    """Whether a page is to be made this process's alone before it is pinned for reading (v5.19).
+
+    Otherwise a write would give the process another page, and the device went on reading this one.
+    """
+    if not k.profile.anon_exclusive or flags & (FOLL_WRITE | FOLL_PIN) != FOLL_PIN:
+        return False
+    return PageAnon(k, page) and not PageFlag(k, page, PG_anon_exclusive)
 
 
 def can_follow_write_pte(pte: u64, flags: u64) -> flag:
@@ -188,10 +206,11 @@ def check_vma_flags(vma: Vma, flags: u64) -> i32:
     return 0
 
 
-def faultin_page(k: Kernel, vma: Vma, address: u64, state: GupState) -> i32:
+def faultin_page(k: Kernel, vma: Vma, address: u64, unshare: flag, state: GupState) -> i32:
     """Let a fault happen; 0 to look again, -EBUSY if mmap_sem was given up, or another errno.
 
-    Raises `UserfaultPending`, with mmap_sem given up, if nobody would ever resolve it.
+    With `unshare` it is one that makes a page this process's alone, not to be written to. Raises
+    `UserfaultPending`, with mmap_sem given up, if nobody would ever resolve it.
     """
     flags: u64 = 0
     if state.flags & (FOLL_POPULATE | FOLL_MLOCK) == FOLL_MLOCK:
@@ -199,6 +218,8 @@ def faultin_page(k: Kernel, vma: Vma, address: u64, state: GupState) -> i32:
         return -ENOENT
     if state.flags & FOLL_WRITE:
         flags |= FAULT_FLAG_WRITE
+    if unshare:
+        flags |= FAULT_FLAG_UNSHARE
     if state.nonblocking:
         flags |= FAULT_FLAG_ALLOW_RETRY
     if state.flags & FOLL_NOWAIT:
@@ -258,9 +279,9 @@ def _get_one(k: Kernel, vma: Vma, address: u64, state: GupState) -> i64:
     error: i32
     while True:
         page = follow_page_pte(k, vma, address, state.flags)
-        if page:
+        if page and page != -EMLINK:
             return page
-        error = faultin_page(k, vma, address, state)
+        error = faultin_page(k, vma, address, page == -EMLINK, state)
         if error:
             return error
 
@@ -284,8 +305,13 @@ def get_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, write: bool) -> li
     The list is shorter where a page cannot be had. Give each back by `put_user_page`. Raises
     `UserfaultPending` as an access does; what was got before is given back then.
     """
+    return _get_pages(k, mm, start, count, FOLL_WRITE if write else 0)
+
+
+def _get_pages(k: Kernel, mm: Mm, start: u64, count: u64, flags: u64) -> list:
+    """The same, with whatever else `flags` ask for: __get_user_pages_locked()."""
     state: GupState = GupState(True)
-    flags: u64 = FOLL_GET | FOLL_TOUCH | (FOLL_WRITE if write else 0)
+    flags |= FOLL_GET | FOLL_TOUCH
     end: u64 = start + count * PAGE_SIZE
     got: i64
     start &= PAGE_MASK
@@ -338,7 +364,7 @@ def pin_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, write: bool) -> li
     As get_user_pages(), which is what v4.18 has for it; later a pin takes so many references that
     fork can tell a page that is pinned. Give each back by `unpin_user_page`.
     """
-    pages: list = get_user_pages(k, mm, start, count, write)
+    pages: list = _get_pages(k, mm, start, count, FOLL_PIN | (FOLL_WRITE if write else 0))
     page: u64
     for page in pages:
         page_ref_add(k, page, pin_references(k) - 1)

@@ -331,12 +331,17 @@ class Process:
     def pin(self, address: int, length: int, write: bool = False) -> Pin:
         """Take references to the pages of a range, faulting them in (get_user_pages).
 
-        The `Pin` is a context manager; a device may use it to read and write the pages.
+        The `Pin` is a context manager; a device may use it to read and write the pages. Raises
+        `SyscallError` if not all of them can be had.
         """
         first = address >> PAGE_SHIFT << PAGE_SHIFT
         count = (address + length - first + PAGE_SIZE - 1) >> PAGE_SHIFT
         with self.machine.running(self) as k:
             pages = gup.pin_user_pages(k, self.mm, first, count, write)
+            if len(pages) < count:
+                for page in pages:
+                    gup.unpin_user_page(k, page)
+                raise SyscallError(errno.EFAULT, f"pin of {length} bytes at {address:#x}")
         return Pin(self.machine, [int(page) for page in pages], write)
 
     def __repr__(self) -> str:
