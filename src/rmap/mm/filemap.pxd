@@ -25,6 +25,7 @@ cpdef i32 page_cache_read(Kernel k, AddressSpace mapping, u64 index, MemCgroup m
 cpdef i32 add_to_page_cache_lru(
     Kernel k, u64 page, AddressSpace mapping, u64 index, MemCgroup memcg
 ) except? -1
+cdef i32 fill_page(Kernel k, u64 page, AddressSpace mapping) except -1
 cpdef i32 readpage(Kernel k, u64 page, AddressSpace mapping) except -1
 cdef MemCgroup _running_memcg(Kernel k)
 cpdef bytes file_read(Kernel k, File file, i64 offset, i64 length)

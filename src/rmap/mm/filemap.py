@@ -166,12 +166,17 @@ def add_to_page_cache_lru(
 
 def readpage(k: Kernel, page: u64, mapping: AddressSpace) -> i32:
     """Read a locked page from disk, and unlock it (a_ops->readpage)."""
+    fill_page(k, page, mapping)
+    return unlock_page(k, page)
+
+
+def fill_page(k: Kernel, page: u64, mapping: AddressSpace) -> i32:
+    """Read a page that stays locked."""
     if not PageLocked(k, page):
         BUG_PAGE("filemap.c readpage: the page is not locked", page)
     data: bytes = mapping.backing.get(page_index(k, page), b"")
     set_page_bytes(k, page, data)
-    SetPage(k, page, PG_uptodate)
-    return unlock_page(k, page)
+    return SetPage(k, page, PG_uptodate)
 
 
 # ---------------------------------------------------------------- read and write
@@ -292,8 +297,7 @@ def _page_to_write(k: Kernel, mapping: AddressSpace, index: u64, whole: bool) ->
         if error != -EEXIST:
             return error
     if not whole and not PageFlag(k, item, PG_uptodate):
-        readpage(k, item, mapping)
-        lock_page(k, item)
+        fill_page(k, item, mapping)
     wait_on_page_writeback(k, item)
     return item
 

@@ -26,7 +26,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG
     from rmap.mm.memory import VmFault
     from rmap.mm.mm_types import Kernel, Mm, Vma
-    from rmap.mm.pgtable import pte_lookup, pte_none, pte_write
+    from rmap.mm.pgtable import pte_lookup, pte_none, pte_write, ptep_get
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import FIELD_USERFAULT
     from rmap.sync.core import sched, wait_until
@@ -126,9 +126,10 @@ def _wait(k: Kernel, ctx: UserfaultfdCtx, uwq: UserfaultfdWaitQueue) -> i32:
 def userfaultfd_must_wait(k: Kernel, mm: Mm, address: u64, reason: u64) -> flag:
     """Whether the fault is still there, by a look at the tables that takes no lock."""
     ptep: u64 = pte_lookup(k, mm, address)
-    if not ptep or pte_none(k.pt[ptep]):
+    if not ptep:
         return True
-    return reason & VM_UFFD_WP != 0 and not pte_write(k.pt[ptep])
+    pte: u64 = ptep_get(k, ptep)
+    return pte_none(pte) or (reason & VM_UFFD_WP != 0 and not pte_write(pte))
 
 
 def wake_userfault(k: Kernel, ctx: UserfaultfdCtx, start: u64, end: u64) -> i32:
