@@ -18,6 +18,7 @@ cdef ReuseRule default_rule
 cpdef AnonVma anon_vma_alloc(Kernel k)
 cpdef i32 anon_vma_free(Kernel k, AnonVma anon_vma) except -1
 cdef AnonVmaChain anon_vma_chain_alloc(Kernel k, Vma vma, u64 gfp)
+cdef i32 anon_vma_chain_free(AnonVmaChain avc) except -1
 cdef i32 anon_vma_chain_link(Vma vma, AnonVmaChain avc, AnonVma anon_vma) except -1
 cpdef i32 anon_vma_prepare(Kernel k, Vma vma) except -1
 cpdef i32 __anon_vma_prepare(Kernel k, Vma vma) except -1
@@ -26,6 +27,7 @@ cdef i32 unlock_anon_vma_root(AnonVma root) except -1
 cpdef i32 anon_vma_clone(Kernel k, Vma dst, Vma src) except -1
 cpdef i32 anon_vma_fork(Kernel k, Vma vma, Vma pvma) except -1
 cpdef i32 unlink_anon_vmas(Kernel k, Vma vma) except -1
+cdef flag _is_counted(Kernel k, AnonVma anon_vma) except? -1
 cdef i32 _unlink_chain(Kernel k, Vma vma) except -1
 cdef AnonVma anon_vma_ctor(u64 handle)
 cpdef AnonVma page_get_anon_vma(Kernel k, u64 page)

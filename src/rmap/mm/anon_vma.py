@@ -82,7 +82,7 @@ def anon_vma_alloc(k: Kernel) -> AnonVma | None:
     The slot freed last is reused first, lock and tree as they were left. Its degree counts the
     VMA that it is made for.
     """
-    if k.inject is not None and k.inject.should_fail("anon_vma"):
+    if k.inject is not None and k.inject.should_fail("anon_vma"):  # L83
         return None
     anon_vma: AnonVma
     if k.anon_vma_free:
@@ -109,16 +109,16 @@ def anon_vma_free(k: Kernel, anon_vma: AnonVma) -> i32:
     Whoever got the root's lock by trylock before the last reference went may still have to look
     whether the page is mapped; waiting for the lock lets it finish before the slot is reused.
     """
-    if k.debug_vm and anon_vma.refcount:
+    if k.debug_vm and anon_vma.refcount:  # L99
         BUG("rmap.c:99 anon_vma_free: the anon_vma has references")
-    if k.profile.free_handshake and anon_vma_root(anon_vma).rwsem.is_locked():
+    if k.profile.free_handshake and anon_vma_root(anon_vma).rwsem.is_locked():  # L119
         anon_vma_lock_write(anon_vma)
         anon_vma_unlock_write(anon_vma)
     if sched.exploring:
         sched_point(OP_FREE, FIELD_ANON_VMA, anon_vma.handle)
     if k.tracer is not None:
         k.tracer("anon_vma_free", (anon_vma,))
-    k.anon_vma_free.append(anon_vma)
+    k.anon_vma_free.append(anon_vma)  # L124
     return 0
 
 
@@ -126,7 +126,15 @@ def anon_vma_chain_alloc(k: Kernel, vma: Vma, gfp: u64) -> AnonVmaChain | None:
     """Make an edge, linked to nothing yet; ``None`` without memory (mm/rmap.c:127)."""
     if k.inject is not None and k.inject.should_fail("anon_vma_chain"):
         return None
-    return AnonVmaChain(vma)
+    return AnonVmaChain(vma)  # L129
+
+
+def anon_vma_chain_free(avc: AnonVmaChain) -> i32:
+    """Give an edge back, naming nothing any more, lest it still be used (mm/rmap.c:132)."""
+    if avc.rb_linked:
+        BUG("rmap.c:132 anon_vma_chain_free: the edge is in a tree")
+    avc.anon_vma = None  # L134
+    return 0
 
 
 def anon_vma_chain_link(vma: Vma, avc: AnonVmaChain, anon_vma: AnonVma) -> i32:
@@ -137,8 +145,8 @@ def anon_vma_chain_link(vma: Vma, avc: AnonVmaChain, anon_vma: AnonVma) -> i32:
     anon_vma.root.rwsem.assert_held_write()
     avc.vma = vma
     avc.anon_vma = anon_vma
-    vma.anon_vma_chain.insert(0, avc)
-    interval_tree_insert(avc, anon_vma.rb_root)
+    vma.anon_vma_chain.insert(0, avc)  # L143
+    interval_tree_insert(avc, anon_vma.rb_root)  # L144
     return 0
 
 
@@ -163,13 +171,14 @@ def __anon_vma_prepare(k: Kernel, vma: Vma) -> i32:
     mm: Mm = vma.vm_mm
     mm.mmap_sem.assert_held_any()
     avc: AnonVmaChain = anon_vma_chain_alloc(k, vma, GFP_KERNEL)
-    if avc is None:
+    if avc is None:  # L184
         return -ENOMEM
     anon_vma: AnonVma = find_mergeable_anon_vma(k, vma)
     allocated: AnonVma = None
-    if anon_vma is None:
+    if anon_vma is None:  # L189
         anon_vma = anon_vma_alloc(k)
-        if anon_vma is None:
+        if anon_vma is None:  # L191
+            anon_vma_chain_free(avc)
             return -ENOMEM
         # The link of a root to itself, as its own parent.
         anon_vma.num_children += 1
@@ -178,18 +187,21 @@ def __anon_vma_prepare(k: Kernel, vma: Vma) -> i32:
     anon_vma_lock_write(anon_vma)
     # Two threads may fault in the same VMA, both with mmap_sem for read.
     mm.page_table_lock.lock()
-    if vma.anon_vma is None:
+    if vma.anon_vma is None:  # L199
         set_vma_anon_vma(vma, anon_vma)
         anon_vma_chain_link(vma, avc, anon_vma)
         # Of a shared one it counts the VMA; of a new one, which counts its VMA, the self-parent.
         anon_vma.degree += 1
         anon_vma.num_active_vmas += 1
         allocated = None
+        avc = None
     mm.page_table_lock.unlock()
     anon_vma_unlock_write(anon_vma)
 
-    if allocated is not None:
+    if allocated is not None:  # L210
         put_anon_vma(k, allocated)
+    if avc is not None:  # L212
+        anon_vma_chain_free(avc)
     if k.tracer is not None:
         k.tracer("anon_vma_prepare", (vma, vma.anon_vma))
     return 0
@@ -204,8 +216,8 @@ def lock_anon_vma_root(k: Kernel, root: AnonVma, anon_vma: AnonVma) -> AnonVma:
     All anon_vmas of a chain have one root; a second one is worth a warning.
     """
     new_root: AnonVma = anon_vma.root
-    if new_root is not root:
-        if root is not None:
+    if new_root is not root:  # L234
+        if root is not None:  # L235
             WARN_ONCE(k.warnings, "rmap.c:235 lock_anon_vma_root: a chain with two roots")
             root.rwsem.up_write()
         new_root.rwsem.down_write()
@@ -214,7 +226,7 @@ def lock_anon_vma_root(k: Kernel, root: AnonVma, anon_vma: AnonVma) -> AnonVma:
 
 def unlock_anon_vma_root(root: AnonVma) -> i32:
     """Unlock what lock_anon_vma_root() locked, if anything (mm/rmap.c:243)."""
-    if root is not None:
+    if root is not None:  # L245
         root.rwsem.up_write()
     return 0
 
@@ -233,25 +245,25 @@ def anon_vma_clone(k: Kernel, dst: Vma, src: Vma) -> i32:
     pavc: AnonVmaChain
     anon_vma: AnonVma
     i: i64
-    for i in range(len(src.anon_vma_chain) - 1, -1, -1):
+    for i in range(len(src.anon_vma_chain) - 1, -1, -1):  # L266
         pavc = src.anon_vma_chain[i]
         # To wait for memory under the root's lock would be to wait for reclaim, which wants it.
         avc = anon_vma_chain_alloc(k, dst, GFP_NOWAIT | GFP_NOWARN)
-        if avc is None:
+        if avc is None:  # L270
             unlock_anon_vma_root(root)
             root = None
             avc = anon_vma_chain_alloc(k, dst, GFP_KERNEL)
-            if avc is None:
+            if avc is None:  # L274
                 # Its degree does not count dst yet, and unlink_anon_vmas() would uncount it.
-                dst.anon_vma = None
+                dst.anon_vma = None  # L305
                 unlink_anon_vmas(k, dst)
                 return -ENOMEM
         anon_vma = pavc.anon_vma
         root = lock_anon_vma_root(k, root, anon_vma)
         anon_vma_chain_link(dst, avc, anon_vma)
-        if dst.anon_vma is None and rule.may_reuse(k, dst, src, anon_vma):
+        if dst.anon_vma is None and rule.may_reuse(k, dst, src, anon_vma):  # L289
             dst.anon_vma = anon_vma
-    if dst.anon_vma is not None:
+    if dst.anon_vma is not None:  # L293
         dst.anon_vma.degree += 1
         dst.anon_vma.num_active_vmas += 1
     unlock_anon_vma_root(root)
@@ -266,30 +278,30 @@ def anon_vma_fork(k: Kernel, vma: Vma, pvma: Vma) -> i32:
     The former are for pages that are still shared, the latter for those it will write. Returns 0
     or -ENOMEM, undone.
     """
-    if pvma.anon_vma is None:
+    if pvma.anon_vma is None:  # L322
         return 0
     # The copy of the parent's; what replaces it is chosen by the clone, or made below.
     vma.anon_vma = None
     error: i32 = anon_vma_clone(k, vma, pvma)
-    if error:
+    if error:  # L333
         return error
-    if vma.anon_vma is not None:
+    if vma.anon_vma is not None:  # L337
         return 0
 
     anon_vma: AnonVma = anon_vma_alloc(k)
-    if anon_vma is None:
+    if anon_vma is None:  # L342
         unlink_anon_vmas(k, vma)
         return -ENOMEM
     avc: AnonVmaChain = anon_vma_chain_alloc(k, vma, GFP_KERNEL)
-    if avc is None:
+    if avc is None:  # L345
         put_anon_vma(k, anon_vma)
-        unlink_anon_vmas(k, vma)
+        unlink_anon_vmas(k, vma)  # L372
         return -ENOMEM
     anon_vma.num_active_vmas += 1
     set_anon_vma_root(anon_vma, pvma.anon_vma.root)
     anon_vma.parent = pvma.anon_vma
     # The lock of all is in the root, so the root has to live as long as any of them.
-    get_anon_vma(anon_vma.root)
+    get_anon_vma(anon_vma.root)  # L359
     vma.anon_vma = anon_vma
     anon_vma_lock_write(anon_vma)
     anon_vma_chain_link(vma, avc, anon_vma)
@@ -313,17 +325,21 @@ def unlink_anon_vmas(k: Kernel, vma: Vma) -> i32:
     # What is left names empty anon_vmas, whose end needs the root's lock once more.
     avc: AnonVmaChain
     anon_vma: AnonVma
-    for avc in vma.anon_vma_chain:
+    for avc in vma.anon_vma_chain:  # L412
         anon_vma = avc.anon_vma
-        if k.debug_vm:
-            if k.profile.separate_reuse_counters:
-                if anon_vma.num_children or anon_vma.num_active_vmas:
-                    WARN(k.warnings, "rmap.c:415 unlink_anon_vmas: children or VMAs are left")
-            elif anon_vma.degree:
-                WARN(k.warnings, "rmap.c:415 unlink_anon_vmas: the degree is not 0")
+        if k.debug_vm and _is_counted(k, anon_vma):  # L415
+            WARN(k.warnings, "rmap.c:415 unlink_anon_vmas: a count is left on an empty anon_vma")
         put_anon_vma(k, anon_vma)
+        anon_vma_chain_free(avc)
     vma.anon_vma_chain = []
     return 0
+
+
+def _is_counted(k: Kernel, anon_vma: AnonVma) -> flag:
+    """Whether VMAs or children are counted, by whichever counts the rule of reuse looks at."""
+    if k.profile.separate_reuse_counters:
+        return anon_vma.num_children != 0 or anon_vma.num_active_vmas != 0
+    return anon_vma.degree != 0
 
 
 def _unlink_chain(k: Kernel, vma: Vma) -> i32:
@@ -335,16 +351,18 @@ def _unlink_chain(k: Kernel, vma: Vma) -> i32:
     avc: AnonVmaChain
     anon_vma: AnonVma
     left: list = []
-    for avc in vma.anon_vma_chain:
+    for avc in vma.anon_vma_chain:  # L385
         anon_vma = avc.anon_vma
         root = lock_anon_vma_root(k, root, anon_vma)
         interval_tree_remove(avc, anon_vma.rb_root)
-        if anon_vma.rb_root.rb_node is None:
+        if anon_vma.rb_root.rb_node is None:  # L395
             anon_vma.parent.degree -= 1
             anon_vma.parent.num_children -= 1
             left.append(avc)
+        else:
+            anon_vma_chain_free(avc)
     vma.anon_vma_chain = left
-    if vma.anon_vma is not None:
+    if vma.anon_vma is not None:  # L403
         vma.anon_vma.degree -= 1
         vma.anon_vma.num_active_vmas -= 1
         if k.profile.unlink_clears_anon_vma:
@@ -355,12 +373,12 @@ def _unlink_chain(k: Kernel, vma: Vma) -> i32:
 
 def anon_vma_ctor(handle: u64) -> AnonVma:
     """Construct a slot of the slab: once for the slot, not for each allocation (mm/rmap.c:423)."""
-    return AnonVma(handle)
+    return AnonVma(handle)  # L427
 
 
 def anon_vma_init(k: Kernel) -> None:
     """Make the slab of anon_vmas, empty (mm/rmap.c:432). Handle 0 is NULL."""
-    k.anon_vmas = [None]
+    k.anon_vmas = [None]  # L434
     k.anon_vma_free = []
 
 
@@ -370,9 +388,9 @@ def anon_vma_init(k: Kernel) -> None:
 def _mapped_anon_vma(k: Kernel, page: u64) -> AnonVma:
     """What an anonymous page that is mapped names, in whatever state it is; else ``None``."""
     word: u32 = page_mapping_word(k, page)
-    if word & PAGE_MAPPING_FLAGS != PAGE_MAPPING_ANON:
+    if word & PAGE_MAPPING_FLAGS != PAGE_MAPPING_ANON:  # L471 L515
         return None
-    if not page_mapped(k, page):
+    if not page_mapped(k, page):  # L473 L517
         return None
     return k.anon_vmas[word >> MAPPING_HANDLE_SHIFT]
 
@@ -390,11 +408,15 @@ def page_get_anon_vma(k: Kernel, page: u64) -> AnonVma:
     """
     rcu_read_lock()
     anon_vma: AnonVma = _mapped_anon_vma(k, page)
-    if anon_vma is not None and not anon_vma_get_unless_zero(anon_vma):
-        anon_vma = None
+    if anon_vma is None:
+        rcu_read_unlock()
+        return None
+    if not anon_vma_get_unless_zero(anon_vma):  # L477
+        rcu_read_unlock()
+        return None
     # The slot may have been another's by the time of the increment; type-stable memory makes that
     # harmless, and this is what notices.
-    if anon_vma is not None and not _still_mapped(k, page):
+    if not _still_mapped(k, page):  # L489
         rcu_read_unlock()
         put_anon_vma(k, anon_vma)
         return None
@@ -415,24 +437,24 @@ def page_lock_anon_vma_read(k: Kernel, page: u64) -> AnonVma:
         rcu_read_unlock()
         return None
     root: AnonVma = anon_vma_root(anon_vma)
-    if root.rwsem.down_read_trylock():
+    if root.rwsem.down_read_trylock():  # L522
         # Still mapped: it is the page's, and anon_vma_free() waits for the lock held here.
-        if not _still_mapped(k, page):
+        if not _still_mapped(k, page):  # L528
             root.rwsem.up_read()
             anon_vma = None
         rcu_read_unlock()
         return anon_vma
 
-    if not anon_vma_get_unless_zero(anon_vma):
+    if not anon_vma_get_unless_zero(anon_vma):  # L536
         rcu_read_unlock()
         return None
-    if not _still_mapped(k, page):
+    if not _still_mapped(k, page):  # L541
         rcu_read_unlock()
         put_anon_vma(k, anon_vma)
         return None
     rcu_read_unlock()
     anon_vma_lock_read(anon_vma)
-    if anon_vma_dec_and_test(anon_vma):
+    if anon_vma_dec_and_test(anon_vma):  # L551
         # put_anon_vma() would wait for the lock that is held here.
         anon_vma_unlock_read(anon_vma)
         __put_anon_vma(k, anon_vma)
@@ -442,7 +464,7 @@ def page_lock_anon_vma_read(k: Kernel, page: u64) -> AnonVma:
 
 def page_unlock_anon_vma_read(anon_vma: AnonVma) -> i32:
     """Give back what page_lock_anon_vma_read() locked (mm/rmap.c:569)."""
-    return anon_vma_unlock_read(anon_vma)
+    return anon_vma_unlock_read(anon_vma)  # L571
 
 
 def __put_anon_vma(k: Kernel, anon_vma: AnonVma) -> i32:
@@ -452,7 +474,7 @@ def __put_anon_vma(k: Kernel, anon_vma: AnonVma) -> i32:
     """
     root: AnonVma = anon_vma.root
     anon_vma_free(k, anon_vma)
-    if root is not anon_vma and anon_vma_dec_and_test(root):
+    if root is not anon_vma and anon_vma_dec_and_test(root):  # L1727
         anon_vma_free(k, root)
     return 0
 
