@@ -114,7 +114,7 @@ def page_referenced_one(
 
 
 def page_referenced(
-    k: Kernel, page: u64, is_locked: flag, memcg: MemCgroup, pra: PageReferencedArg
+    k: Kernel, page: u64, is_locked: flag, memcg: MemCgroup | None, pra: PageReferencedArg
 ) -> i32:
     """In how many VMAs the page was used since last asked; that they were is forgotten.
 

@@ -180,7 +180,7 @@ def _cpu_ident(cpu: i32) -> u64:
     return number | one << 32
 
 
-def switch_mm(k: Kernel, task: Task, mm: Mm) -> i32:
+def switch_mm(k: Kernel, task: Task, mm: Mm | None) -> i32:
     """Let the task's CPU run an address space; ``None`` (a kernel thread) leaves the old one.
 
     switch_mm_irqs_off(), arch/x86/mm/tlb.c (v4.18). First stop flushes for the old one, then
@@ -302,7 +302,7 @@ def inc_mm_tlb_gen(mm: Mm) -> u64:
     return mm.tlb_gen
 
 
-def _flush_tlb_cpus(k: Kernel, cpus: u64, mm: Mm, start: u64, end: u64, new_gen: u64) -> i32:
+def _flush_tlb_cpus(k: Kernel, cpus: u64, mm: Mm | None, start: u64, end: u64, new_gen: u64) -> i32:
     """Flush on this CPU, then on the others of the mask by interrupts. ``mm`` None: any."""
     one: u64 = 1
     cpu: i32 = sched.current.cpu
@@ -320,7 +320,7 @@ def _flush_tlb_cpus(k: Kernel, cpus: u64, mm: Mm, start: u64, end: u64, new_gen:
     return 0
 
 
-def _flush_tlb_func(k: Kernel, tlb: Tlb, mm: Mm, start: u64, end: u64, new_gen: u64) -> i32:
+def _flush_tlb_func(k: Kernel, tlb: Tlb, mm: Mm | None, start: u64, end: u64, new_gen: u64) -> i32:
     """What one CPU does when it is told to flush (arch/x86/mm/tlb.c, v4.18).
 
     Page by page only if it is the one flush that this CPU has not followed yet; otherwise
