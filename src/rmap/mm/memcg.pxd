@@ -12,7 +12,7 @@ from rmap.mm.page cimport page_private, trylock_page, unlock_page
 
 cpdef MemCgroup mem_cgroup_create(Kernel k, str name, MemCgroup parent, i64 limit)
 cpdef flag mem_cgroup_is_descendant(MemCgroup memcg, MemCgroup root) except? -1
-cpdef i32 mem_cgroup_resize_max(Kernel k, MemCgroup memcg, i64 limit) except? -1
+cpdef i32 memory_max_write(Kernel k, MemCgroup memcg, i64 limit) except -1
 cpdef i32 mem_cgroup_try_charge(Kernel k, u64 page, MemCgroup memcg, u64 gfp) except? -1
 cdef i32 _commit_charge(Kernel k, u64 page, MemCgroup memcg) except -1
 cpdef i32 try_charge(Kernel k, MemCgroup memcg, u64 gfp, i64 nr_pages) except? -1

@@ -88,18 +88,16 @@ def mem_cgroup_is_descendant(memcg: MemCgroup, root: MemCgroup) -> flag:
     return False
 
 
-def mem_cgroup_resize_max(k: Kernel, memcg: MemCgroup, limit: i64) -> i32:
-    """Set a limit, reclaiming what is above it; -EBUSY, and the old limit, if that fails."""
-    old: i64 = memcg.limit
+def memory_max_write(k: Kernel, memcg: MemCgroup, limit: i64) -> i32:
+    """Set a limit, and reclaim what is above it as far as that goes (mm/memcontrol.c:5362, v4.18).
+
+    It holds from now on also if that does not suffice, where the kernel would kill somebody.
+    """
     retries: i32 = MEM_CGROUP_RECLAIM_RETRIES
     memcg.limit = limit
-    while limit >= 0 and memcg.usage > limit:
-        if k.reclaimer.try_to_free_pages(k, memcg, memcg.usage - limit) > 0:
-            continue
-        if retries == 0:
-            memcg.limit = old
-            return -EBUSY
-        retries -= 1
+    while limit >= 0 and memcg.usage > limit and retries > 0:
+        if k.reclaimer.try_to_free_pages(k, memcg, memcg.usage - limit) == 0:
+            retries -= 1
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rmap.mm.memcg import memory_max_write
 from rmap.mm.mm_types import MemCgroup
 from rmap.model.sizes import pages_of
 from rmap.model.stats import stats_of
@@ -32,12 +33,16 @@ class Cgroup:
 
     @property
     def limit(self) -> int | None:
-        """Pages it may have, ``None`` if as many as there are. Settable, as sizes are told."""
+        """Pages it may have, ``None`` if as many as there are. Settable, as sizes are told.
+
+        What is above a new limit is reclaimed, as far as it can be.
+        """
         return None if self.memcg.limit < 0 else int(self.memcg.limit)
 
     @limit.setter
     def limit(self, size: int | str | None) -> None:
-        self.memcg.limit = -1 if size is None else pages_of(size)
+        with self.machine.kthread("memory.max") as k:
+            memory_max_write(k, self.memcg, -1 if size is None else pages_of(size))
 
     def mem_stats(self) -> dict[str, int]:
         """Return the statistics that are kept for each cgroup, by the kernel's names."""
