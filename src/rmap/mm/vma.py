@@ -115,9 +115,11 @@ def is_vma_temporary_stack(vma: Vma) -> flag:
 
     mm/rmap.c:1629 (v4.18).
     """
-    if not vma.vm_flags & VM_GROWSDOWN:
+    if not vma.vm_flags & VM_GROWSDOWN:  # L1633
         return False
-    return vma.vm_flags & VM_STACK_INCOMPLETE_SETUP == VM_STACK_INCOMPLETE_SETUP
+    if vma.vm_flags & VM_STACK_INCOMPLETE_SETUP == VM_STACK_INCOMPLETE_SETUP:  # L1636
+        return True
+    return False
 
 
 def vma_anon_vma(vma: Vma) -> AnonVma:
