@@ -46,7 +46,7 @@ if not cython.compiled:
         pfn_pte,
         pmd_alloc,
         pmd_trans_huge,
-        pte_alloc,
+        pte_alloc_map,
         pte_lock,
         pte_mkdirty,
         pte_mkwrite,
@@ -158,7 +158,7 @@ def do_anonymous_page(k: Kernel, vmf: VmFault) -> i32:
     vma: Vma = vmf.vma
     if vma.vm_flags & VM_SHARED:
         return VM_FAULT_SIGBUS
-    vmf.pte = pte_alloc(k, vma.vm_mm, vmf.address)
+    vmf.pte = pte_alloc_map(k, vma.vm_mm, vmf.pmd, vmf.address)
     if not vmf.pte:
         return VM_FAULT_OOM
     if not vmf.flags & FAULT_FLAG_WRITE:

@@ -15,7 +15,7 @@ from rmap.mm.page cimport PageFlag, PageHWPoison, PageLocked, SetPage, get_page_
 from rmap.mm.page cimport lock_page, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_cache cimport page_cache_item, page_in_mapping
-from rmap.mm.pgtable cimport pfn_pte, pte_alloc, pte_lock, pte_mkdirty, pte_none, pte_unlock
+from rmap.mm.pgtable cimport pfn_pte, pte_alloc_map, pte_lock, pte_mkdirty, pte_none, pte_unlock
 from rmap.mm.pgtable cimport ptep_get, set_pte_at
 from rmap.mm.rmap_counts cimport page_add_file_rmap, page_add_new_anon_rmap
 from rmap.mm.vma cimport inc_mm_counter, mm_counter_file, vma_pages

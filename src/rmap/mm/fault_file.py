@@ -54,7 +54,7 @@ if not cython.compiled:
     from rmap.mm.page_cache import page_cache_item, page_in_mapping
     from rmap.mm.pgtable import (
         pfn_pte,
-        pte_alloc,
+        pte_alloc_map,
         pte_lock,
         pte_mkdirty,
         pte_none,
@@ -190,7 +190,7 @@ def alloc_set_pte(k: Kernel, vmf: VmFault, page: u64) -> i32:
     mm: Mm = vma.vm_mm
     write: flag = vmf.flags & FAULT_FLAG_WRITE != 0
     if not vmf.pte:
-        vmf.pte = pte_alloc(k, mm, vmf.address)
+        vmf.pte = pte_alloc_map(k, mm, vmf.pmd, vmf.address)
         if not vmf.pte:
             return VM_FAULT_OOM
         pte_lock(k, vmf.pte)

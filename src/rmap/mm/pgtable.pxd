@@ -51,6 +51,7 @@ cpdef u64 pmd_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pte_offset(Kernel k, u64 pmd, u64 address) except? 0
 cpdef u64 pte_lookup(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pte_alloc(Kernel k, Mm mm, u64 address) except? 0
+cpdef u64 pte_alloc_map(Kernel k, Mm mm, u64 pmd, u64 address) except? 0
 cpdef i32 free_pgd_range(Kernel k, Mm mm, u64 start, u64 end, u64 floor, u64 ceiling) except -1
 cpdef u64 ptl_of(u64 pte) noexcept
 cpdef i32 pte_lock(Kernel k, u64 pte) except -1

@@ -358,6 +358,11 @@ def pte_alloc(k: Kernel, mm: Mm, address: u64) -> u64:
     pmd: u64 = pmd_alloc(k, mm, address)
     if not pmd:
         return 0
+    return pte_alloc_map(k, mm, pmd, address)
+
+
+def pte_alloc_map(k: Kernel, mm: Mm, pmd: u64, address: u64) -> u64:
+    """The entry of an address below a PMD, making the table if need be; 0 if that fails."""
     base: u64 = _descend_alloc(k, mm, pmd)
     if not base:
         return 0

@@ -13,7 +13,7 @@ from rmap.mm.mm_types cimport AddressSpace, IntervalNode, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport PageAnon, PageLocked, PageSwapCache, compound_head, page_mapcount
+from rmap.mm.page cimport PageAnon, PageLocked, PageSwapCache, compound_head
 from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport free_pgd_range, is_device_private_entry, is_migration_entry
@@ -25,7 +25,8 @@ from rmap.mm.rmap_counts cimport page_remove_rmap
 from rmap.mm.swap cimport free_swap_and_cache, free_swap_cache
 from rmap.mm.tlb cimport dec_tlb_flush_pending, flush_tlb_batched_pending, flush_tlb_mm
 from rmap.mm.tlb cimport flush_tlb_range, inc_tlb_flush_pending
-from rmap.mm.vma cimport add_mm_counter, mm_counter, update_hiwater_rss, vma_pages
+from rmap.mm.vma cimport add_mm_counter, mm_counter, mm_counter_file
+from rmap.mm.vma cimport update_hiwater_rss, vma_pages
 
 cdef class MmuGather:
     cdef public Mm mm

@@ -22,6 +22,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         MAPPING_HANDLE_SHIFT,
         MAX_GATHER_PAGES,
+        MM_ANONPAGES,
         MM_SWAPENTS,
         NR_MM_COUNTERS,
         PAGE_SHIFT,
@@ -51,7 +52,6 @@ if not cython.compiled:
         PageLocked,
         PageSwapCache,
         compound_head,
-        page_mapcount,
         page_mapping_word,
     )
     from rmap.mm.page_dirty import set_page_dirty
@@ -83,7 +83,13 @@ if not cython.compiled:
         flush_tlb_range,
         inc_tlb_flush_pending,
     )
-    from rmap.mm.vma import add_mm_counter, mm_counter, update_hiwater_rss, vma_pages
+    from rmap.mm.vma import (
+        add_mm_counter,
+        mm_counter,
+        mm_counter_file,
+        update_hiwater_rss,
+        vma_pages,
+    )
     from rmap.scalar import flag, i32, i64, u32, u64
 
 
@@ -352,17 +358,19 @@ def zap_present_pte(
     if not page:
         return 0
     flush: i32 = 0
-    if not PageAnon(k, page):
+    if PageAnon(k, page):
+        tlb.rss[MM_ANONPAGES] -= 1
+    else:
         if pte_dirty(pte):
             flush = 1
             set_page_dirty(k, page)
         if pte_young(pte) and not vma.vm_flags & VM_SEQ_READ:
             mark_page_accessed(k, page)
-    tlb.rss[mm_counter(k, page)] -= 1
+        tlb.rss[mm_counter_file(k, page)] -= 1
     page_remove_rmap(k, page, False)
     if k.profile.mlock_counts:
         munlock_vma_page_counted(k, page, vma, False)
-    if page_mapcount(k, page) < 0:
+    if k.pg_mapcount[page] < -1:
         print_bad_pte(k, vma, address, pte, page)
     if tlb_remove_page(tlb, page):
         return 2
