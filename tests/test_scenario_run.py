@@ -26,10 +26,10 @@ SOURCES = Path(__file__).resolve().parent.parent / "src" / "rmap" / "mm"
 
 def ran(text: str, **options: object) -> RunResult:
     """Run a scenario that is right."""
-    return run_scenario(parse(text, "mine.rmap"), Options(**options))  # type: ignore[arg-type]  # any
+    return run_scenario(parse(text, "mine.rmap"), Options(**options))
 
 
-def met(text: str, **options: object) -> RunResult:
+def expect_met(text: str, **options: object) -> RunResult:
     """Run a scenario whose expectations are all met, and that leaves a sound machine."""
     result = ran(text, **options)
     assert [event.text for event in result.broken] == []
@@ -54,7 +54,7 @@ def complaint(text: str) -> str:
 
 
 def test_a_child_that_writes_gets_a_copy() -> None:
-    result = met(
+    result = expect_met(
         "mmap P0 A 4 anon\n"
         "write P0 A 0 4\n"
         "expect refcount P0 A 0 == 1\n"
@@ -81,7 +81,7 @@ def test_a_child_that_writes_gets_a_copy() -> None:
 
 
 def test_a_page_goes_to_swap_and_comes_back() -> None:
-    met(
+    expect_met(
         "ram 4M\nswap 1M\n"
         "mmap P0 A 8 anon\n"
         "write P0 A 0 8\n"
@@ -102,7 +102,7 @@ def test_a_page_goes_to_swap_and_comes_back() -> None:
 
 
 def test_files_are_read_written_and_truncated() -> None:
-    met(
+    expect_met(
         "file data 8 disk\n"
         "file box 8 shmem\n"
         "mmap P0 A 8 file:data:0\n"
@@ -129,7 +129,7 @@ def test_files_are_read_written_and_truncated() -> None:
 
 
 def test_heap_stack_and_exec() -> None:
-    met(
+    expect_met(
         "spawn shell\n"
         "brk shell 4\n"
         "write shell [heap] 0 4\n"
@@ -147,7 +147,7 @@ def test_heap_stack_and_exec() -> None:
 
 
 def test_locked_pages_stay_and_are_counted() -> None:
-    met(
+    expect_met(
         "swap 1M\n"
         "mmap P0 A 4 anon\n"
         "mlock P0 A 0 2\n"
@@ -161,7 +161,7 @@ def test_locked_pages_stay_and_are_counted() -> None:
 
 
 def test_pins_hold_references() -> None:
-    met(
+    expect_met(
         "mmap P0 A 2 anon\n"
         "pin dma P0 A 0 2\n"
         "expect refcount P0 A 0 == 2\n"
@@ -176,14 +176,14 @@ def test_pins_hold_references() -> None:
 
 def test_idle_pages_are_those_not_used_since() -> None:
     """By the child, that is: the parent's CPU has the translation and sets no accessed bit."""
-    met(
+    expect_met(
         "mmap P0 A 2 anon\nwrite P0 A 0 2\nfork P0 P1\nidle P0 A 0 2\nread P1 A 1 1\n"
         "expect idle P0 A 0\nexpect not idle P0 A 1\n"
     )
 
 
 def test_a_missing_page_waits_until_it_is_provided() -> None:
-    met(
+    expect_met(
         "mmap P0 A 4 anon\nuserfaultfd P0 A 0 4\n"
         "expect WAITS: read P0 A 0 1\n"
         "provide P0 A 0 1\nread P0 A 0 1\n"
@@ -196,7 +196,7 @@ def test_a_missing_page_waits_until_it_is_provided() -> None:
 
 
 def test_a_cgroup_pays_for_its_limit() -> None:
-    met(
+    expect_met(
         "swap 4M\n"
         "cgroup web limit:64\n"
         "spawn nginx cgroup:web\n"
@@ -214,7 +214,7 @@ def test_a_cgroup_pays_for_its_limit() -> None:
 
 
 def test_allocations_fail_where_they_are_told_to() -> None:
-    met(
+    expect_met(
         "mmap P0 A 4 anon\nwrite P0 A 0 1\n"
         "inject anon_vma nth:1\n"
         "expect ENOMEM: fork P0 P1\n"
@@ -230,7 +230,7 @@ def test_allocations_fail_where_they_are_told_to() -> None:
 
 
 def test_mremap_moves_to_a_region() -> None:
-    met(
+    expect_met(
         "mmap P0 A 8 anon\nwrite P0 A 0 8\n"
         "mremap P0 A 2 4 B\n"
         "expect value P0 B 0 == 2\n"
@@ -241,7 +241,9 @@ def test_mremap_moves_to_a_region() -> None:
 
 
 def test_regions_lie_where_conformance_programs_expect_them() -> None:
-    result = met("mmap P0 A 4 anon\nmmap P0 B 4 anon at:7\nmmap P0 C 300 anon\nmmap P0 D 1 anon\n")
+    result = expect_met(
+        "mmap P0 A 4 anon\nmmap P0 B 4 anon at:7\nmmap P0 C 300 anon\nmmap P0 D 1 anon\n"
+    )
     assert result.regions == {"A": 128, "B": 7, "C": 384, "D": 768}
 
 
@@ -249,7 +251,7 @@ def test_regions_lie_where_conformance_programs_expect_them() -> None:
 
 
 def test_loops_variables_and_branches() -> None:
-    result = met(
+    result = expect_met(
         "let sum = 0\n"
         "for i in 1..4\n  let sum = sum + i\nend\n"
         "expect sum == 10\n"
@@ -309,7 +311,7 @@ def test_what_the_kernel_refuses_is_noted_and_the_run_goes_on() -> None:
 
 
 def test_try_lets_an_operation_fail() -> None:
-    result = met(
+    result = expect_met(
         "try munmap P0 A 0 0\n".replace("munmap P0 A", "mmap P0 A").replace("0 0", "0 anon")
     )
     assert (result.tried, result.failures, result.log) == (1, [], [])
@@ -443,7 +445,7 @@ def test_nothing_is_unbounded(
 
 def test_a_large_region_is_no_large_work() -> None:
     """What is not mapped costs nothing to unmap, and a length says nothing of the work."""
-    result = met(
+    result = expect_met(
         "mmap P0 A 1G anon\nwrite P0 A 7 1\nmprotect P0 A 0 1G r\nmadvise P0 A 0 1G dontneed\n"
         "munmap P0 A 0 1G\n"
     )
@@ -492,7 +494,7 @@ def test_every_statement_is_carried_out_and_every_quantity_measured() -> None:
 
 
 def test_every_output_prints() -> None:
-    result = met(
+    result = expect_met(
         "swap 1M\nmmap P0 A 4 anon\nwrite P0 A 0 2\nread P0 A 2 1\nmmap P0 F 1 file:f:0\n"
         "read P0 F 0 1\n"
         "who P0 A 0 4\nwalk P0 A 0 4\nwalk P0 F 0\npages P0 A 0 4\nvmas\nvmas P0\ntree\ntree P0\n"

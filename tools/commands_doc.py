@@ -25,9 +25,9 @@ Made from the commands by `python tools/commands_doc.py`; do not edit.
 
 Common to all:
 
-* **Exit status**: 0 fine, 1 a finding (`rmap fsck`: a disagreement), 2 usage, 3 a missing
-  permission or kernel feature; 130 after Ctrl-C, 141 if the reader of the output went away. What
-  is wrong is said in one line on standard error.
+* **Exit status**: 0 fine, 1 a finding (`rmap fsck`: a disagreement; `rmap run`: an expectation that
+  is not met), 2 usage, 3 a missing permission or kernel feature; 130 after Ctrl-C, 141 if the
+  reader of the output went away. What is wrong is said in one line on standard error.
 * **`--format table`** is for people; sizes have units, `--raw` takes them away. What is not a
   terminal gets lines as long as they need to be; nothing is cut.
 * **`--format json`** is one object whose `schema` names the command and a version that grows when
@@ -36,8 +36,8 @@ Common to all:
   readers round numbers above 2^53; all else are plain numbers, sizes in bytes. What is not known
   is `null`.
 * **`--format csv`** is one table with a header line, numbers as in JSON: a row a mapping (`who`),
-  a group (`report`), a verdict of a check (`fsck`), a table (`snapshot`), or what was asked for
-  (`sql`).
+  a group (`report`), a verdict of a check (`fsck`), a table (`snapshot`), a process (`run`), an
+  anon_vma (`tree`), or what was asked for (`sql`).
 * Names and paths come from whoever runs a program: control characters, and others that do not
   print, appear as `\\x1b` or `\\u202e` in tables and CSV. JSON has the exact text, escaped by its
   own rules.
