@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -27,8 +28,12 @@ from setuptools.errors import BaseError, CCompilerError, CompileError
 SOURCE = Path("src")
 PACKAGE = SOURCE / "rmap"
 C_DIR = Path("build") / "c"
-COMPILE_ARGS = ["-O3", "-g0", "-Wno-sign-compare"]
+COMPILE_ARGS = ["-O2", "-g0", "-Wno-sign-compare"]
 LINK_ARGS = ["-s"]
+#: Cython's own support code, as one module that the others use: a copy of it in each would be
+#: most of what there is to compile.
+SHARED = "rmap._cyutility"
+SHARED_C = C_DIR / "_cyutility.c"
 
 
 def load_modes() -> ModuleType:
@@ -143,14 +148,30 @@ def translate(extensions: list[Extension]) -> list[Extension]:
 
     forking = multiprocessing.get_start_method() == "fork"
     translated = cythonize(
-        [Extension(ext.name, list(ext.sources)) for ext in extensions],
+        [Extension(ext.name, list(ext.sources)) for ext in extensions if ext.name != SHARED],
         include_path=[str(SOURCE)],
         build_dir=str(C_DIR),
         force=True,
         nthreads=os.cpu_count() if forking else 0,
+        shared_utility_qualified_name=SHARED,
     )
+    if any(ext.name == SHARED for ext in extensions):
+        translated.append(Extension(SHARED, [generate_shared()]))
     order = {ext.name: number for number, ext in enumerate(extensions)}
     return sorted(translated, key=lambda ext: order[ext.name])
+
+
+def generate_shared() -> str:
+    """Write Cython's support code as a C file of its own; returns its path.
+
+    Raises ``CompileError`` if Cython cannot.
+    """
+    SHARED_C.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "cython", f"--generate-shared={SHARED_C}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CompileError(f"cython --generate-shared failed: {done.stderr.strip()}")
+    return str(SHARED_C)
 
 
 def source_digests() -> dict[str, str]:
@@ -166,6 +187,8 @@ def used_files(name: str, before: dict[str, str]) -> dict[str, str]:
     """
     from Cython.Build.Dependencies import create_dependency_tree
 
+    if name == SHARED:
+        return {}
     source = SOURCE.joinpath(*name.split(".")).with_suffix(".py")
     reached = create_dependency_tree().all_dependencies(str(source))
     package = PACKAGE.resolve()
@@ -185,6 +208,6 @@ setup(
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
         )
-        for name, source in modes.compiled_sources(PACKAGE).items()
+        for name, source in [*modes.compiled_sources(PACKAGE).items(), (SHARED, SHARED_C)]
     ],
 )
