@@ -110,7 +110,11 @@ _LIMITS = (
     ("characters in a line", limits.LINE_CHARACTERS),
     ("blocks inside blocks", limits.DEPTH),
     ("statements carried out", limits.STEPS),
-    ("pages touched, copied or visited (a page accessed by itself counts 20)", limits.PAGE_STEPS),
+    (
+        "pages touched, copied or visited; one that is accessed by itself counts 20, a link of a "
+        "chain that fork copies 50, a new page table 512, a look at the machine all its pages",
+        limits.PAGE_STEPS,
+    ),
     ("lines of output", limits.OUTPUT_LINES),
     ("lines of trace, which is cut there", limits.TRACE_LINES),
     ("pages of RAM; of swap", limits.RAM_PAGES),

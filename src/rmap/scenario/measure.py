@@ -114,6 +114,7 @@ def _swapped(state: State, v: Values) -> int:
 
 def _vma(state: State, v: Values) -> Vma | None:
     process, address = _where(state, v)
+    state.charge(len(process.mm.vmas) // 16)
     return process.vma_at(address)
 
 
@@ -191,7 +192,13 @@ def anon_vmas(state: State) -> int:
     return len(kernel.anon_vmas) - 1 - len(kernel.anon_vma_free)
 
 
+def _violations(state: State, v: Values) -> int:
+    state.charge_machine()
+    return len(state.machine.check())
+
+
 def _chains(state: State, v: Values) -> int:
+    state.charge_machine()
     return sum(len(vma.anon_vma_chain) for mm in state.machine.kernel.mms for vma in mm.vmas)
 
 
@@ -228,12 +235,12 @@ MEASURES: dict[str, Callable[[State, Values], int]] = {
     "shmem": _rss(MM_SHMEMPAGES),
     "swapents": _rss(MM_SWAPENTS),
     "locked": _of_process(lambda process: process.mm.locked_vm),
-    "processes": lambda state, v: len(state.living),
+    "processes": lambda state, v: len(state.machine.processes),
     "free": lambda state, v: int(state.machine.kernel.nr_free),
     "anon_vmas": lambda state, v: anon_vmas(state),
     "anon_vma_chains": _chains,
     "warnings": lambda state, v: len(state.machine.warnings),
-    "violations": lambda state, v: len(state.machine.check()),
+    "violations": _violations,
     "stat": _stat,
     "usage": _usage,
     "limit": _limit,

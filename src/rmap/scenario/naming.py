@@ -10,7 +10,9 @@ import numpy as np
 
 from rmap.image import TABLES, MemoryImage, Table
 from rmap.scenario.expression import PAGE_SIZE
-from rmap.scenario.state import ARENA
+
+#: Where page index 0 lies, as in the conformance programs.
+ARENA = 1 << 44
 
 
 class RegionNames:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: An access of one page costs as much as this many pages in a compiled loop.
 _ACCESS_COST = 20
+#: An anon_vma_chain is an object, and takes the room of so many page-table entries.
+_CHAIN_COST = 50
 
 
 class Stopped(Exception):
@@ -72,7 +74,7 @@ def op_fork(state: State, v: Values) -> None:
     parent = state.process(v["process"])
     state.may_make_process(v["child"])
     chains = sum(len(vma.anon_vma_chain) for vma in parent.mm.vmas)
-    state.charge(state.mapped(parent) + chains + 1)
+    state.charge(state.mapped(parent) + _CHAIN_COST * chains + 1)
     state.add_process(v["child"], parent.fork(v["child"]))
 
 
@@ -86,6 +88,7 @@ def op_exit(state: State, v: Values) -> None:
     process = state.process(v["process"])
     state.charge(state.mapped(process) + 1)
     process.exit()
+    state.bury(v["process"])
 
 
 # ------------------------------------------------------------ address space

@@ -12,13 +12,13 @@ from rmap.mm.mm_types import Vma
 from rmap.mm.page import page_mapcount
 from rmap.mm.pgtable import pte_pfn, pte_present
 from rmap.query.tree import forest
-from rmap.scenario import report
+from rmap.scenario import limits, report
 from rmap.scenario.expression import PAGE_SIZE
 from rmap.scenario.grammar import Values
 from rmap.scenario.measure import owner_of, value_of
 from rmap.scenario.naming import RegionNames, named
 from rmap.scenario.quantities import PAGE_FLAGS
-from rmap.scenario.state import Reclaimed, State
+from rmap.scenario.state import Budget, Reclaimed, State
 from rmap.text import aligned
 
 #: Mappings of one page that a line lists.
@@ -31,6 +31,8 @@ def _spots(state: State, v: Values) -> Iterator[tuple[str, int]]:
     """Yield each page of a range: its place in words, and its entry."""
     process = state.process(v["process"])
     address = state.address(process, v["region"], v["off"])
+    if v["len"] > limits.OUTPUT_LINES:
+        raise Budget(f"{v['len']} pages are more than the {limits.OUTPUT_LINES:,} lines of output")
     for at in range(v["len"]):
         state.charge(1)
         yield f"{v['region']}+{v['off'] + at}", process.pte(address + at * PAGE_SIZE)
@@ -50,7 +52,7 @@ def _absent(pte: int) -> str:
 
 def who(state: State, v: Values) -> Iterator[str]:
     """For each page, everybody who maps it."""
-    places = RegionNames(state.regions)
+    places = state.places
     for place, pte in _spots(state, v):
         page = _frame(state, pte)
         if not page:
@@ -106,7 +108,7 @@ def pages(state: State, v: Values) -> Iterator[str]:
 def vmas(state: State, v: Values) -> Iterator[str]:
     """A table of VMAs with their chains."""
     names = [v["process"]] if v["process"] is not None else state.living
-    places = RegionNames(state.regions)
+    places = state.places
     rows = []
     for name in names:
         for vma in state.process(name).vmas:
@@ -129,8 +131,8 @@ def _vma_row(name: str, vma: Vma, places: RegionNames) -> tuple[str, ...]:
 
 def tree(state: State, v: Values) -> Sequence[str]:
     """The anon_vma forest."""
+    state.charge_machine()
     image = named(state.machine.snapshot(), state.regions)
-    state.charge(int(state.machine.kernel.nr_pages))
     wanted = None if v["process"] is None else [state.process(v["process"]).pid]
     source = "the machine" if wanted is None else v["process"]
     return tree_text(forest(image, wanted), source)
@@ -138,7 +140,7 @@ def tree(state: State, v: Values) -> Sequence[str]:
 
 def show(state: State, v: Values, reclaims: Sequence[Reclaimed]) -> list[str]:
     """A section of the report, as it is now."""
-    state.charge(int(state.machine.kernel.nr_pages))
+    state.charge_machine()
     if v["section"] == "reclaim":
         return report.lines(report.reclaim(state, reclaims))
     if v["section"] == "statistics":

@@ -23,7 +23,6 @@ from rmap.scenario.errors import Place, ScenarioError, WordError
 from rmap.scenario.expression import Expression, Value
 from rmap.scenario.grammar import Values, bind
 from rmap.scenario.measure import MEASURES
-from rmap.scenario.naming import RegionNames
 from rmap.scenario.operations import OPERATIONS, Stopped
 from rmap.scenario.program import (
     ANY,
@@ -118,7 +117,6 @@ class _Runner:
         self.state = State(_machine(program, settings, quirks), settings["seed"])
         self.result = RunResult(program, self.state)
         self.steps = self.said = self.traced = 0
-        self.places = RegionNames({})
         self.untold: list[Event] = []
         self.here = Place(program.file, 1)
         if options.trace:
@@ -204,9 +202,10 @@ class _Runner:
     def let(self, node: Let) -> Value:
         scope = self.state.scope
         if node.any_process:
-            if not self.state.living:
+            living = self.state.living
+            if not living:
                 raise WordError("no process lives that could be chosen")
-            return scope.random.choice(self.state.living)
+            return scope.random.choice(living)
         if node.words:
             return _value(scope.random.choice(node.words).fill(scope))
         assert node.side is not None
@@ -277,6 +276,8 @@ class _Runner:
     def attempt(self, call: Call, values: Values, text: str) -> Failure:
         """Carry an operation out; return how it ended, which may be ``ok``."""
         ended = Failure(call.place, self.state.operation, text, "ok", "")
+        if self.check == "each":
+            self.state.charge_machine()
         try:
             if call.spec.name == "reclaim":
                 self.reclaim(call.place, values)
@@ -298,7 +299,7 @@ class _Runner:
             self.result.stopped = f"the kernel stopped in line {call.place.line}: {check}"
             ended = replace(ended, outcome="BUG", detail=str(error))
         self.tell()
-        self.state.charge_walks()
+        self.state.charge_growth()
         return ended
 
     def unexpected(self, ended: Failure) -> None:
@@ -369,9 +370,7 @@ class _Runner:
             self.state.machine.trace(None)
             text = f"... the trace ends here, after {limits.TRACE_LINES:,} lines"
         else:
-            if len(self.places.names) != len(self.state.regions):
-                self.places = RegionNames(self.state.regions)
-            text = trace_line(name, arguments, self.places.place, self.state.name_of)
+            text = trace_line(name, arguments, self.state.places.place, self.state.name_of)
         event = Event(self.here, "trace", text)
         self.result.log.append(event)
         self.untold.append(event)

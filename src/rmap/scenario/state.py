@@ -13,9 +13,8 @@ from rmap.model.userfault import Userfault
 from rmap.scenario import limits
 from rmap.scenario.errors import Place, WordError
 from rmap.scenario.expression import PAGE_SIZE, Scope, Value
+from rmap.scenario.naming import ARENA, RegionNames
 
-#: Where page index 0 lies, as in the conformance programs.
-ARENA = 1 << 44
 #: Between regions, unless they are longer.
 STRIDE = 128
 #: Pages of a file that nobody made.
@@ -49,7 +48,10 @@ class State:
         self.seed = seed
         self.processes: dict[str, Process] = {}
         self.made = 0
+        self._living: dict[str, Process] = {}
+        self._names: dict[int, str] = {}
         self.regions: dict[str, int] = {}
+        self._places = RegionNames({})
         self._beyond = 0
         self.files: dict[str, FileHandle] = {}
         self.pins: dict[str, Pin] = {}
@@ -59,6 +61,7 @@ class State:
         self.operation = 0
         self.page_steps = 0
         self._visited = 0
+        self._tables = int(machine.kernel.pt_next)
         self.last_reclaim: Reclaimed | None = None
 
     # ------------------------------------------------------------ names
@@ -95,20 +98,35 @@ class State:
     def add_process(self, name: str, process: Process) -> Process:
         """Give a process its name."""
         self.made += 1
-        self.processes[name] = process
+        self.processes[name] = self._living[name] = process
+        self._names[process.pid] = name
         return process
+
+    def bury(self, name: str) -> None:
+        """Note that a process has exited."""
+        self._living.pop(name, None)
+        # The machine looks at all others.
+        self.charge(len(self._living) // 4)
 
     def name_of(self, mm: Mm) -> str:
         """What the scenario calls the process of an address space; ``new`` while it is forked."""
-        for name, process in reversed(self.processes.items()):
-            if process.task.mm is mm:
-                return name
-        return "new"
+        try:
+            return self._names.get(self.machine.process_of(mm).pid, "new")
+        except KeyError:
+            return "new"
 
     @property
     def living(self) -> list[str]:
         """Names of the processes that live, in the order in which they were made."""
-        return [name for name, process in self.processes.items() if process.alive]
+        self.charge(len(self._living) // 16)
+        return list(self._living)
+
+    @property
+    def places(self) -> RegionNames:
+        """Regions by where they lie."""
+        if len(self._places.names) != len(self.regions):
+            self._places = RegionNames(self.regions)
+        return self._places
 
     def place(self, name: str, length: int, at: int | None) -> int:
         """Return the page index of a region, giving it a place if it has none.
@@ -151,9 +169,9 @@ class State:
             raise WordError(f"there is no region {region}; {hint}")
         return ARENA + (base + off) * PAGE_SIZE
 
-    @staticmethod
-    def _stack(process: Process) -> int:
+    def _stack(self, process: Process) -> int:
         """The start of the lowest VMA that grows down."""
+        self.charge(len(process.mm.vmas) // 16)
         for vma in process.vmas:
             if vma.vm_flags & VM_GROWSDOWN:
                 return int(vma.vm_start)
@@ -226,11 +244,24 @@ class State:
         if self.page_steps > limits.PAGE_STEPS:
             raise Budget(f"more than {limits.PAGE_STEPS:,} pages touched, copied or visited")
 
-    def charge_walks(self) -> None:
-        """Count what reverse-map walks visited since the last time."""
-        visited = int(self.machine.kernel.vm_stat[RMAP_VMAS_VISITED])
-        self.charge(visited - self._visited)
+    def charge_growth(self) -> None:
+        """Count what an operation did beside what it was charged for before.
+
+        That is what reverse-map walks visited, and page tables: each is as large as 512 entries.
+        """
+        kernel = self.machine.kernel
+        visited, tables = int(kernel.vm_stat[RMAP_VMAS_VISITED]), int(kernel.pt_next)
+        grown = max(tables - self._tables, 0)
+        self._tables += grown
+        self.charge(visited - self._visited + grown * 512)
         self._visited = visited
+
+    def charge_machine(self) -> None:
+        """Count a look at the whole machine: its pages, and all that is mapped."""
+        kernel = self.machine.kernel
+        vmas = sum(len(mm.vmas) for mm in kernel.mms)
+        mapped = sum(sum(mm.rss_stat) for mm in kernel.mms)
+        self.charge(int(kernel.nr_pages) + mapped + 20 * vmas)
 
     def charge_range(self, process: Process, length: int) -> None:
         """Count a range, of which no more than what the process maps is looked at."""

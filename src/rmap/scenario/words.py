@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rmap.scenario.errors import WordError
 from rmap.scenario.expression import Expression, Scope, parse_expression
+from rmap.scenario.limits import LINE_CHARACTERS
 
 _PIECE = re.compile(r"[^\s{}#]+|\{[^{}]*\}|[{}]")
 
@@ -34,13 +35,16 @@ class Word:
         Raises
         ------
         WordError
-            If an expression in it has no value.
+            If an expression in it has no value, or it has grown too long.
         """
         if not self.pieces:
             return self.text
-        return "".join(
+        text = "".join(
             piece if isinstance(piece, str) else str(piece.value(scope)) for piece in self.pieces
         )
+        if len(text) > LINE_CHARACTERS:
+            raise WordError(f"{self.text[:40]} has become longer than {LINE_CHARACTERS} characters")
+        return text
 
 
 def split_comment(line: str) -> str:
