@@ -213,6 +213,18 @@ def test_what_stops_the_model_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "LanguageError" in capsys.readouterr().out
 
 
+def test_quirks_are_switched_and_weighed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the fix of CVE-2022-42703 the program that shows it ends elsewhere."""
+    name = "hand-cve-2022-42703"
+    assert main([name, "--profile", "6.1", "--without", "separate_reuse_counters"]) == 1
+    out = capsys.readouterr().out
+    assert "profile 6.1-separate_reuse_counters: 0 of 1 programs agree" in out
+    assert main([name, "--profile", "6.1", "--quirks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"     1 separate_reuse_counters  such as {name}" in lines
+    assert "     0 mlock_counts" in lines
+
+
 def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["no-such-program"])

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rmap.mm.bits import PAGE_SIZE
+from rmap.mm.profile import KernelProfile
 from rmap.model import BusError, FileHandle, Machine, Process, Segfault, SyscallError
 from tools.conformance.corpus import World
 from tools.conformance.language import FILE_PAGES, Operation, parse
 from tools.conformance.world import ARENA, world
 
+#: Which kernel: a profile, or the name of one.
+Kind = str | KernelProfile
 #: RAM of the machine in pages: enough that nothing is ever reclaimed.
 RAM = 32768
 _SIGBUS = 1007
@@ -20,7 +23,7 @@ _SIGSEGV = 1011
 _NO_PROCESS = -9999
 
 
-def run(text: str, profile: str) -> World:
+def run(text: str, profile: Kind) -> World:
     """Run a program to its end; returns the world that it leaves.
 
     >>> run("mmap P0 A 2 anon", "6.1")["vmas"]
@@ -32,7 +35,7 @@ def run(text: str, profile: str) -> World:
     return execution.world()
 
 
-def worlds(text: str, profile: str) -> Iterator[tuple[Operation, World]]:
+def worlds(text: str, profile: Kind) -> Iterator[tuple[Operation, World]]:
     """Run a program and describe the world after each operation."""
     execution = Execution(profile)
     for operation in parse(text):
@@ -43,7 +46,7 @@ def worlds(text: str, profile: str) -> Iterator[tuple[Operation, World]]:
 class Execution:
     """A machine on which a program runs: its processes and files by name, and what failed."""
 
-    def __init__(self, profile: str) -> None:
+    def __init__(self, profile: Kind) -> None:
         self.machine = Machine(ram=RAM, cpus=1, swap=0, profile=profile)
         self.processes: dict[int, Process] = {0: self.machine.spawn("P0")}
         self.files: dict[str, FileHandle] = {}

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tools.conformance.corpus import Program
-from tools.conformance.execute import worlds
+from tools.conformance.execute import Kind, worlds
 from tools.conformance.facts import Facts, describe, differing, facts
 from tools.conformance.language import Operation
 
@@ -72,7 +72,7 @@ def _since(found: Difference) -> str:
     return f"{'since' if found.once_right else 'never right, last set by'} {found.since.number}"
 
 
-def explain(program: Program, profile: str) -> Explanation:
+def explain(program: Program, profile: Kind) -> Explanation:
     """Run a program operation by operation, and say where it parts from the kernel."""
     history: list[tuple[Operation, Facts]] = []
     crash = ""

@@ -149,9 +149,9 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         "dontunmap_splits_source",
         "",
-        "MREMAP_DONTUNMAP does not merge the copy with its source, puts a source that was moved "
-        "as a whole back to the page offset of its address, and splits a locked one before it "
-        "unlocks the part that was moved; observed in 6.1.192, not in 6.12.111",
+        "MREMAP_DONTUNMAP merges a copy that lies beside its source with nothing, puts a source "
+        "that was moved as a whole back to the page offset of its address, and splits a locked one "
+        "before it unlocks the part that was moved; observed in 6.1.192, not in 6.12.111",
     ),
     Quirk(
         "mremap_expand_merges",
