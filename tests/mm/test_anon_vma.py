@@ -162,6 +162,20 @@ def test_the_parent_exits_first_and_its_anon_vma_stays_for_the_child():
     assert k.warnings == []
 
 
+def test_a_pin_on_the_childs_keeps_the_root_for_its_lock():
+    k = make_kernel()
+    parent = map_pages(k, make_mm(k), 16, 4)
+    root = prepare(k, parent)
+    child = fork(k, parent)
+    own = child.anon_vma
+    get_anon_vma(own)
+    exit_vma(k, parent)
+    exit_vma(k, child)
+    assert (own.refcount, root.refcount) == (1, 1)
+    put_anon_vma(k, own)
+    assert k.anon_vma_free == [own, root]
+
+
 def test_a_freed_slot_is_the_next_to_be_used():
     k = make_kernel()
     first = map_pages(k, make_mm(k), 16, 1)
