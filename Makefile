@@ -3,6 +3,7 @@
 #   make demo    set everything up and show the reverse map of this machine
 #   make test    all tests, with the compiled core and without
 #   make lint    ruff and mypy
+#   make soak    millions of random operations against the oracles: make soak SOAK="--steps 10000000"
 #   make bench   all benchmarks, or some: make bench BENCH="snapshot invert"
 #   make conformance   the model against what real kernels did
 #   make build   compile the core (again, where its sources changed)
@@ -15,6 +16,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH ?=
+SOAK ?=
 CONFORMANCE ?=
 
 VENV := .venv
@@ -56,6 +58,10 @@ test: $(INSTALLED)
 	@RMAP_PURE= $(PY) -m pytest $(PYTEST_ARGS)
 	@RMAP_PURE=1 $(PY) -c '$(MODE)'
 	@RMAP_PURE=1 $(PY) -m pytest $(PYTEST_ARGS)
+
+soak: $(INSTALLED)
+	@RMAP_PURE= $(PY) -c 'import rmap; print("== soak,", rmap.version_line())'
+	@RMAP_PURE= $(PY) -m tests.model.soak $(SOAK)
 
 lint: $(INSTALLED)
 	$(SAY) 'ruff'

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rmap.mm.mm_types import Vma
 from rmap.mm.pgtable import pte_lookup
+from rmap.mm.profile import KernelProfile
 from rmap.model import Machine, Process
 
 PAGE = 4096
@@ -13,8 +14,8 @@ PAGE = 4096
 class Scene:
     """A parent and its child, files, shared memory, swap, a cgroup, something locked."""
 
-    def __init__(self) -> None:
-        self.machine = Machine(ram=512, cpus=2, swap=64)
+    def __init__(self, profile: str | KernelProfile = "4.18") -> None:
+        self.machine = Machine(ram=512, cpus=2, swap=64, profile=profile)
         self.k = self.machine.kernel
         self.file = self.machine.file("data", 8)
         self.group = self.machine.cgroup("group")

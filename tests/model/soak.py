@@ -14,13 +14,23 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rmap.mm.bug import KernelBug
 from rmap.mm.profile import KernelProfile, profile
 from rmap.sync.core import Deadlock, LockViolation
-from tests.model.world import BASE, FILE_PAGES, HEAP, STACK, WINDOW, Op, World, Wrong
+from tests.model.world import (
+    BASE,
+    FILE_PAGES,
+    HEAP,
+    MAX_PROCESSES,
+    STACK,
+    WINDOW,
+    Op,
+    World,
+    Wrong,
+)
 
 #: What ends a walk as a failure: of the model, of its locking, or of what it should be.
 FAILURES = (Wrong, KernelBug, LockViolation, Deadlock, KeyError, IndexError, OverflowError)
@@ -56,33 +66,60 @@ class Failure:
         )
 
 
-def draw_op(rng: random.Random, names: Sequence[str], weights: Sequence[float], top: int) -> Op:
-    """Draw one operation, of a process among the first `top` that were made."""
-    name = rng.choices(names, weights)[0]
-    page = rng.randrange(WINDOW)
-    if rng.random() < 0.04:
-        page = (STACK - BASE) // 4096 + rng.randrange(2)
-    pages = min(rng.choice((1, 1, 1, 2, 3, 5, 8)), max(1, WINDOW - page) if page < WINDOW else 1)
-    return Op(name, 1 + rng.randrange(top), page, pages, rng.randrange(4800))
+class Walker:
+    """Draws the operations of one walk, of processes that live as far as it can tell."""
+
+    def __init__(self, seed: int, weights: Mapping[str, float], swarm: bool = True) -> None:
+        self.rng = random.Random(seed)
+        self.alive = [1]
+        self.born = 1
+        self.names = list(weights)
+        self.weights = list(weights.values())
+        if swarm:
+            # Half of the operations are left out, so that the others meet more often.
+            self.weights = [weight * self.rng.choice((0, 0, 1, 3)) for weight in self.weights]
+            self.weights[self.names.index("write")] += 3
+            self.weights[self.names.index("read")] += 1
+        self.first = self.rng.randrange(8)
+        self.size = self.rng.choice((2, 4, 8, 16))
+
+    def ops(self, count: int) -> list[Op]:
+        """Memory to work on, then whatever is drawn."""
+        ops = [Op("mmap", 1, self.first, self.size, 0), Op("write", 1, self.first)]
+        return ops + [self.draw() for _ in range(count)]
+
+    def draw(self) -> Op:
+        """Draw one operation."""
+        rng = self.rng
+        name = rng.choices(self.names, self.weights)[0]
+        who = rng.choice(self.alive) if self.alive else 0
+        if name in ("fork", "spawn"):
+            if len(self.alive) < MAX_PROCESSES:
+                self.born += 1
+                self.alive.append(self.born)
+            return Op(name, who, self.born, 1, rng.randrange(4800))
+        if name == "exit" and who:
+            self.alive.remove(who)
+        page = self.page()
+        pages = rng.choice((1, 1, 1, 2, 3, 5, 8))
+        pages = min(pages, WINDOW - page) if page < WINDOW else 1
+        return Op(name, who, page, pages, rng.randrange(4800))
+
+    def page(self) -> int:
+        """Draw a page: often of the memory that there was first."""
+        rng = self.rng
+        chance = rng.random()
+        if chance < 0.04:
+            return (STACK - BASE) // 4096 + rng.randrange(2)
+        if chance < 0.6:
+            return self.first + rng.randrange(self.size)
+        return rng.randrange(WINDOW)
 
 
 def walk(seed: int) -> list[Op]:
-    """The operations of one walk: first some memory to work on, then whatever is drawn."""
-    rng = random.Random(seed)
-    names = list(WEIGHTS)
-    # Half of the operations are left out, so that the others meet more often.
-    weights = [WEIGHTS[name] * rng.choice((0, 0, 1, 3)) for name in names]
-    weights[names.index("write")] += 3
-    weights[names.index("read")] += 1
-    ops = [Op("mmap", 1, rng.randrange(8), rng.choice((2, 4, 8, 16)), 0)]
-    top = 1
-    for _ in range(rng.randrange(STEPS // 4, STEPS)):
-        op = draw_op(rng, names, weights, top)
-        if op.name in ("fork", "spawn"):
-            top += 1
-            op = op._replace(page=top)
-        ops.append(op)
-    return ops
+    """The operations of one walk."""
+    walker = Walker(seed, WEIGHTS)
+    return walker.ops(walker.rng.randrange(STEPS // 4, STEPS))
 
 
 def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseException | None:

@@ -14,11 +14,10 @@ that `rmap.check` knows.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rmap.check import Violation, check_kernel, leftovers
+from rmap.check import Violation, leftovers
 from rmap.mm.bits import (
     VM_DONTCOPY,
     VM_EXEC,
@@ -27,7 +26,6 @@ from rmap.mm.bits import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from rmap.mm.gup import pin_references
 from rmap.mm.mm_types import AddressSpace, Vma
 from rmap.mm.page import PageAnon, page_private
 from rmap.mm.pgtable import (
@@ -539,7 +537,7 @@ class World:
 
     def verify(self) -> None:
         """Compare everything. Raises `Wrong`, naming what differs."""
-        violations: list[Violation | str] = list(check_kernel(self.machine.kernel, self.pinned()))
+        violations: list[Violation | str] = list(self.machine.check())
         violations += [f"warning: {warning}" for warning in self.machine.warnings]
         for process in self.alive.values():
             violations += self.compare(process)
@@ -547,12 +545,6 @@ class World:
             violations += self.compare_file(handle, store)
         if violations:
             raise Wrong("\n".join(str(violation) for violation in violations))
-
-    def pinned(self) -> Counter[int]:
-        """References that pins hold, by page."""
-        counted = Counter(page for pin in self.pins for page in pin.pages)
-        each = pin_references(self.machine.kernel)
-        return Counter({page: count * each for page, count in counted.items()})
 
     def compare(self, process: Process) -> list[str]:
         """VMAs and contents of a process against its dictionary."""

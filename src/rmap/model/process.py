@@ -342,7 +342,7 @@ class Process:
                 for page in pages:
                     gup.unpin_user_page(k, page)
                 raise SyscallError(errno.EFAULT, f"pin of {length} bytes at {address:#x}")
-        return Pin(self.machine, [int(page) for page in pages], write)
+            return Pin(self.machine, [int(page) for page in pages], write)
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.name}{'' if self.alive else ', exited'}>"

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every operation in any order, each step compared with the oracle and recounted from scratch.
+
+Hypothesis draws the operations and shrinks what goes wrong; `tests.model.soak` does the same by
+the million. The world, its oracle and what is compared are in `tests.model.world`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rmap.mm.profile import KernelProfile, profile
+from tests.model.soak import (
+    FAILURES,
+    FIXES,
+    WEIGHTS,
+    Failure,
+    Walker,
+    replay,
+    shorten,
+    soak,
+    sort_of,
+    walk,
+)
+from tests.model.world import BASE, MAX_PROCESSES, STACK, WINDOW, Op, World, Wrong
+
+#: v4.18 with what was repaired later, so that nothing is to be found.
+FIXED = profile("4.18", **dict.fromkeys(FIXES, True))
+
+PAGES = st.one_of(
+    st.integers(0, WINDOW - 1), st.sampled_from([(STACK - BASE) // 4096 + n for n in range(2)])
+)
+LENGTHS = st.integers(1, 8)
+ARGS = st.integers(0, 4799)
+
+
+def some(draw: Callable[[st.SearchStrategy[int]], int], world: World) -> int:
+    """A process that lives."""
+    return draw(st.sampled_from(sorted(world.alive)))
+
+
+class Machine(RuleBasedStateMachine):
+    """One rule an operation, all of them of processes that live."""
+
+    world: World
+
+    @initialize(pages=st.integers(2, 16), at=st.integers(0, 8))
+    def begin(self, pages: int, at: int) -> None:
+        self.world = World(FIXED)
+        self.world.do(Op("mmap", 1, at, pages))
+
+    def do(self, name: str, data: st.DataObject, page: int, pages: int = 1, arg: int = 0) -> None:
+        pages = min(pages, WINDOW - page) if page < WINDOW else 1
+        self.world.do(Op(name, some(data.draw, self.world), page, pages, arg))
+
+    def next_number(self) -> int:
+        return max(self.world.born) + 1
+
+    @precondition(lambda self: len(self.world.alive) < MAX_PROCESSES)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        self.world.do(Op("fork", some(data.draw, self.world), self.next_number()))
+
+    @precondition(lambda self: len(self.world.alive) < MAX_PROCESSES)
+    @rule(arg=ARGS)
+    def spawn(self, arg: int) -> None:
+        self.world.do(Op("spawn", 0, self.next_number(), 1, arg))
+
+    @precondition(lambda self: len(self.world.alive) > 1)
+    @rule(data=st.data(), name=st.sampled_from(("exit", "exit", "exec")))
+    def end(self, data: st.DataObject, name: str) -> None:
+        self.do(name, data, 0)
+
+    @precondition(lambda self: self.world.alive)
+    @rule(data=st.data(), page=st.integers(0, WINDOW - 1), pages=LENGTHS, arg=ARGS)
+    def mmap(self, data: st.DataObject, page: int, pages: int, arg: int) -> None:
+        self.do("mmap", data, page, pages, arg)
+
+    @precondition(lambda self: self.world.alive)
+    @rule(
+        data=st.data(),
+        name=st.sampled_from(
+            ("munmap", "mprotect", "mprotect", "mremap", "madvise", "mlock", "munlock")
+        ),
+        page=PAGES, pages=LENGTHS, arg=ARGS,
+    )  # fmt: skip
+    def change(self, data: st.DataObject, name: str, page: int, pages: int, arg: int) -> None:
+        self.do(name, data, page, pages, arg)
+
+    @precondition(lambda self: self.world.alive)
+    @rule(data=st.data(), name=st.sampled_from(("brk", "stack")), arg=ARGS)
+    def grow(self, data: st.DataObject, name: str, arg: int) -> None:
+        self.do(name, data, 0, 1, arg)
+
+    @precondition(lambda self: self.world.alive)
+    @rule(data=st.data(), name=st.sampled_from(("write", "write", "read")), page=PAGES)
+    def access(self, data: st.DataObject, name: str, page: int) -> None:
+        self.do(name, data, page)
+
+    @precondition(lambda self: self.world.alive)
+    @rule(
+        data=st.data(), name=st.sampled_from(("pin", "userfault", "idle")), page=PAGES,
+        pages=LENGTHS, arg=ARGS,
+    )  # fmt: skip
+    def look(self, data: st.DataObject, name: str, page: int, pages: int, arg: int) -> None:
+        self.do(name, data, page, pages, arg)
+
+    @rule(
+        name=st.sampled_from(
+            ("reclaim", "reclaim", "age", "swapoff", "writeback", "file_write", "file_read",
+             "truncate", "unpin", "fail")
+        ),
+        page=st.integers(0, WINDOW - 1), arg=ARGS,
+    )  # fmt: skip
+    def kernel(self, name: str, page: int, arg: int) -> None:
+        self.world.do(Op(name, 0, page, 1, arg))
+
+    @invariant()
+    def is_what_it_must_be(self) -> None:
+        if hasattr(self, "world"):
+            self.world.verify()
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.finish()
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+# ---------------------------------------------------------------- many short walks
+
+
+def test_walks_of_the_soak_find_nothing() -> None:
+    done, failure = soak(FIXED, seed=20_000, steps=6_000)
+    assert failure is None, str(failure)
+    assert done >= 6_000
+
+
+def test_a_walk_is_its_seed() -> None:
+    assert walk(5) == walk(5)
+    assert walk(5) != walk(6)
+    assert {op.name for seed in range(200) for op in walk(seed)} == set(WEIGHTS)
+
+
+def test_every_operation_has_an_action() -> None:
+    assert set(WEIGHTS) == {name[3:] for name in vars(World) if name.startswith("do_")}
+
+
+# ---------------------------------------------------------------- CVE-2022-42703
+
+
+def topology_walk(seed: int) -> list[Op]:
+    """Fork, exit, split, write: what an anon_vma is made of."""
+    weights = {"fork": 3.0, "exit": 2.0, "mprotect": 2.0, "write": 1.0}
+    return Walker(seed, weights, swarm=False).ops(24)
+
+
+def shares_wrongly(error: BaseException | None) -> bool:
+    return isinstance(error, Wrong) and "same-chain" in str(error)
+
+
+def hunt(kind: KernelProfile, seeds: range) -> Failure | None:
+    """Walk until two VMAs own one anon_vma with different chains."""
+    for seed in seeds:
+        ops = topology_walk(seed)
+        error = replay(ops, kind, 8)
+        if error is not None:
+            return Failure(seed, ops, error)
+    return None
+
+
+def test_cve_2022_42703_is_found_in_seconds_and_shrinks_to_ten_operations() -> None:
+    start = time.monotonic()
+    kind = profile("4.18")
+    failure = hunt(kind, range(1000, 5000))
+    assert failure is not None
+    shorten(failure, kind)
+    assert shares_wrongly(failure.error), failure
+    assert len(failure.shrunk) <= 13, failure
+    assert {op.name for op in failure.shrunk} >= {"fork", "exit", "write"}
+    assert shares_wrongly(replay(failure.shrunk, kind))
+    assert replay(failure.shrunk, FIXED) is None
+    assert time.monotonic() - start < 120
+
+
+def test_the_sequence_that_was_published_shows_it() -> None:
+    """Ten operations, and the two that make the page and its area."""
+    ops = [
+        Op("mmap", 1, 0, 4),
+        Op("write", 1, 0),
+        Op("fork", 1, 2),
+        Op("fork", 2, 3),
+        Op("exit", 2),
+        Op("fork", 3, 4),
+        Op("mprotect", 3, 2, 2, 1),
+        Op("mprotect", 4, 2, 2, 1),
+        Op("fork", 4, 5),
+        Op("exit", 3),
+        Op("fork", 5, 6),
+    ]
+    assert shares_wrongly(replay(ops, profile("4.18")))
+    assert replay(ops, FIXED) is None
+
+
+@pytest.mark.slow
+def test_with_the_rule_of_6_0_the_same_walks_find_nothing() -> None:
+    assert hunt(FIXED, range(1000, 2000)) is None
+
+
+def test_a_failure_is_told_with_its_seed_and_operations() -> None:
+    failure = Failure(7, [Op("exit", 1)], Wrong("degree: anon_vma 2"), [Op("exit", 1)])
+    assert sort_of(failure.error) == "Wrong degree"
+    assert str(failure).startswith("seed 7: Wrong: degree: anon_vma 2\n1 operations:")
+    assert Wrong in FAILURES
