@@ -38,7 +38,8 @@ def test_model_ends_where_the_kernel_did(profile: str, program: Program) -> None
 @pytest.mark.parametrize("profile", PROFILES)
 def test_recorded_worlds_are_sound(profile: str) -> None:
     assert len(RECORDED[profile]) == 547
-    assert {p.name: complaints(p.result) for p in RECORDED[profile] if complaints(p.result)} == {}
+    found = {program.name: complaints(program.result) for program in RECORDED[profile]}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
 def test_an_unsound_world_is_noticed() -> None:

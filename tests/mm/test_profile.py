@@ -59,3 +59,10 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         profile("4.19")
     with pytest.raises(UnknownQuirk, match=r"no quirk 'nonsense'; known: separate_reuse_counters"):
         profile("4.18", nonsense=True)
+
+
+def test_the_documentation_of_profiles_is_up_to_date() -> None:
+    from tools import profiles_doc
+
+    text = profiles_doc.PATH.read_text(encoding="utf-8")
+    assert text == profiles_doc.document(), "run: python tools/profiles_doc.py"
