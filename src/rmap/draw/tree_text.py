@@ -18,13 +18,17 @@ from rmap.draw.tree_view import (
     view,
 )
 from rmap.query.tree import Forest, ForestNode, ForestVma, Strip, strips
-from rmap.text import aligned
+from rmap.text import aligned, printable
 
 _HOW_TO_READ = (
     "CHAIN: the VMA's anon_vmas, newest first; its own, which new pages are given, has a *.",
     "PAGES of a VMA, from its start: n×k are k pages of anon_vma n, z the zero page, s swapped,",
     "f of a file, k of KSM, ? not known, . nothing there.",
     "COUNTED: page_mapcount(); VISITED: VMAs that a walk of such a page looks at, and FOUND in.",
+)
+_BY_PARENT = (
+    "Processes by parent. Where an area was written before a fork, the anon_vma of the child's VMA",
+    "is below that of the parent's in the same way (or is one that the kernel used again):",
 )
 _SIGNS = {"none": ".", "file": "f", "ksm": "k", "zero": "z", "swap": "s", "other": "?"}
 _VMA_TITLES = ("PROCESS", "VMA", "PERM", "NAME", "CHAIN", "PAGES")
@@ -40,6 +44,9 @@ def tree_text(forest: Forest, source: str, limit: int = LIMIT) -> list[str]:
     lines = [describe(forest, source)]
     cast = Cast(forest)
     most = limit or len(forest.families)
+    if forest.inferred and forest.families:
+        lines += ["", *_BY_PARENT]
+        lines += _processes(forest, limit)
     for family in forest.families[:most]:
         lines += ["", *_family(forest, cast, view(family, limit))]
     left = len(forest.families) - most
@@ -51,6 +58,30 @@ def tree_text(forest: Forest, source: str, limit: int = LIMIT) -> list[str]:
     if forest.families:
         lines += ["", *(_HOW_TO_READ[1:] if forest.inferred else _HOW_TO_READ)]
     return lines
+
+
+def _processes(forest: Forest, limit: int) -> Iterator[str]:
+    """Draw the processes of a forest by their parents."""
+    table = forest.image.processes
+    pids = {pid for family in forest.families for pid in family.pids}
+    rows = {int(pid): row for row, pid in enumerate(table["pid"].tolist()) if pid in pids}
+    below: dict[int, list[int]] = {}
+    for pid, row in rows.items():
+        parent = int(table["ppid"][row])
+        is_child = parent in rows and parent != pid
+        below.setdefault(parent if is_child else -1, []).append(pid)
+    waiting = [(pid, "", "") for pid in reversed(below.get(-1, []))]
+    drawn = 0
+    while waiting and (not limit or drawn < limit):
+        pid, prefix, stem = waiting.pop()
+        drawn += 1
+        yield f"  {prefix}{printable(str(table['comm'][rows[pid]]))} {pid}"
+        children = below.get(pid, [])
+        for child in reversed(children):
+            fork, line = ("└─ ", "   ") if child is children[-1] else ("├─ ", "│  ")
+            waiting.append((child, stem + fork, stem + line))
+    if drawn < len(rows):
+        yield f"  ... and {plural(len(rows) - drawn, 'process')} more"
 
 
 def _family(forest: Forest, cast: Cast, shown: View) -> Iterator[str]:
