@@ -129,7 +129,7 @@ def vma_anon_vma(vma: Vma) -> AnonVma:
     return vma.anon_vma
 
 
-def set_vma_anon_vma(vma: Vma, anon_vma: AnonVma) -> i32:
+def set_vma_anon_vma(vma: Vma, anon_vma: AnonVma | None) -> i32:
     """Store vma->anon_vma."""
     if sched.exploring:
         sched_point(OP_WRITE, FIELD_VMA_ANON_VMA, vma.ident)
@@ -313,7 +313,7 @@ def vma_set_page_prot(k: Kernel, vma: Vma) -> i32:
 # ---------------------------------------------------------------- who may merge
 
 
-def is_mergeable_vma(k: Kernel, vma: Vma, vm_flags: u64, vm_file: File, ctx: object) -> flag:
+def is_mergeable_vma(k: Kernel, vma: Vma, vm_flags: u64, vm_file: File | None, ctx: object) -> flag:
     """Whether flags, file and userfaultfd agree with the VMA's; soft-dirty does not matter.
 
     mm/mmap.c:946 (v4.18).
@@ -323,7 +323,9 @@ def is_mergeable_vma(k: Kernel, vma: Vma, vm_flags: u64, vm_file: File, ctx: obj
     return vma.vm_file is vm_file and vma.vm_userfaultfd_ctx is ctx
 
 
-def is_mergeable_anon_vma(anon_vma1: AnonVma, anon_vma2: AnonVma, vma: Vma) -> flag:
+def is_mergeable_anon_vma(
+    anon_vma1: AnonVma | None, anon_vma2: AnonVma | None, vma: Vma | None
+) -> flag:
     """Whether two anon_vmas may become one VMA's (mm/mmap.c:973, v4.18).
 
     One of them may be missing; but a VMA that was ever forked is left out, lest merging tie
@@ -339,8 +341,8 @@ def can_vma_merge_before(
     k: Kernel,
     vma: Vma,
     vm_flags: u64,
-    anon_vma: AnonVma,
-    vm_file: File,
+    anon_vma: AnonVma | None,
+    vm_file: File | None,
     vm_pgoff: u64,
     ctx: object,
 ) -> flag:
@@ -356,8 +358,8 @@ def can_vma_merge_after(
     k: Kernel,
     vma: Vma,
     vm_flags: u64,
-    anon_vma: AnonVma,
-    vm_file: File,
+    anon_vma: AnonVma | None,
+    vm_file: File | None,
     vm_pgoff: u64,
     ctx: object,
 ) -> flag:
