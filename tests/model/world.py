@@ -106,7 +106,7 @@ class World:
     def __init__(
         self, profile: str | KernelProfile = "4.18", ram: int = 400, swap: int = 96
     ) -> None:
-        self.machine = Machine(ram=ram, cpus=2, swap=swap, profile=profile)
+        self.machine = Machine(ram=ram, cpus=2, swap=swap, profile=profile, tlb_entries=64)
         self.spaces: dict[int, Space] = {}
         self.alive: dict[int, Process] = {}
         self.born: set[int] = set()

@@ -248,11 +248,13 @@ def free_pages(facts: Recount) -> Iterator[str]:
     expected = np.flatnonzero(free & ~facts.flagged(PG_hwpoison))
     if len(listed) != len(set(listed)) or not set(expected.tolist()) <= set(listed):
         yield f"{len(listed)} pages are on the free list, {len(expected)} have no reference"
-    for page in listed:
-        if not free[page]:
-            yield f"page {page:#x} is free and has {k.pg_refcount[page]} references"
-        elif k.pg_mapping[page] or k.pg_flags[page] & ~(PG_buddy | PG_hwpoison) or k.pg_memcg[page]:
-            yield f"page {page:#x} is free and has flags, a mapping or a cgroup"
+    marks = np.asarray(k.pg_flags) & ~np.uint32(PG_buddy | PG_hwpoison)
+    used = (facts.mapping != 0) | (marks != 0) | (np.asarray(k.pg_memcg) != 0)
+    rows = np.array(listed, np.int64)
+    for page in rows[~free[rows]].tolist():
+        yield f"page {page:#x} is free and has {k.pg_refcount[page]} references"
+    for page in rows[free[rows] & used[rows]].tolist():
+        yield f"page {page:#x} is free and has flags, a mapping or a cgroup"
     if k.nr_free != len(listed):
         yield f"{k.nr_free} pages are counted free, found {len(listed)}"
     for page in k.content:

@@ -18,6 +18,7 @@ from rmap.check import Violation, check_kernel
 from rmap.mm import fork, page_idle, page_referenced, swap_slots, swapoff, tlb, unmap, vmscan
 from rmap.mm import memcg as memcontrol
 from rmap.mm.anon_vma import page_lock_anon_vma_read
+from rmap.mm.bits import TLB_ENTRIES
 from rmap.mm.bug import KernelWarning
 from rmap.mm.filemap import make_file
 from rmap.mm.inject import FailPlan
@@ -103,6 +104,8 @@ class Machine:
     invariants
         Check all of `rmap.check` after every operation as well, which takes time in proportion
         to what is mapped. Raises `InvariantViolation`.
+    tlb_entries
+        Translations that each CPU remembers, a power of two.
 
     >>> m = Machine(ram=64)
     >>> p = m.spawn("init")
@@ -114,9 +117,9 @@ class Machine:
     def __init__(
         self, ram: int | str = 16384, cpus: int = 2, swap: int | str = 4096,
         profile: str | KernelProfile = "4.18", seed: int = 0, checks: bool = True,
-        invariants: bool = False,
+        invariants: bool = False, tlb_entries: int = TLB_ENTRIES,
     ) -> None:  # fmt: skip
-        self.kernel = _boot(pages_of(ram), cpus, pages_of(swap), profile)
+        self.kernel = _boot(pages_of(ram), cpus, pages_of(swap), profile, tlb_entries)
         self.seed = seed
         self.random = np.random.default_rng(seed)
         self.checks = checks
@@ -390,12 +393,14 @@ class _Visitor(RmapWalkControl):
         return True
 
 
-def _boot(ram: int, cpus: int, swap_pages: int, kind: str | KernelProfile) -> Kernel:
+def _boot(
+    ram: int, cpus: int, swap_pages: int, kind: str | KernelProfile, tlb_entries: int
+) -> Kernel:
     """Make a kernel with its CPUs, reclaim and one swap area."""
     if ram < 1 or cpus < 1 or swap_pages < 0:
         raise ValueError("a machine has at least one page and one CPU")
     kernel = Kernel(ram, profile(kind) if isinstance(kind, str) else kind)
-    tlb.make_cpus(kernel, cpus)
+    tlb.make_cpus(kernel, cpus, tlb_entries)
     kernel.reclaimer = vmscan.VmscanReclaimer()
     if ram >= WATERMARKED:
         setup_per_zone_wmarks(kernel)
