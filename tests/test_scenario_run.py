@@ -213,6 +213,27 @@ def test_a_cgroup_pays_for_its_limit() -> None:
     )
 
 
+def test_a_cgroup_is_charged_for_those_inside_of_it() -> None:
+    expect_met(
+        "cgroup shop\ncgroup shop/web in:shop limit:64\nspawn nginx cgroup:shop/web\n"
+        "mmap nginx A 8 anon\nwrite nginx A 0 8\n"
+        "expect usage shop/web == 8\n"
+        "expect usage shop == 8\n"
+        "expect limit shop == -1\n"
+    )
+    assert "is there already; it cannot be moved" in complaint("cgroup a\ncgroup b\ncgroup b in:a")
+
+
+def test_a_translation_that_was_kept_sets_no_accessed_bit() -> None:
+    """The CPU that read the page has it in its TLB; another one has to look."""
+    expect_met(
+        "cpus 2\nmmap P0 A 1 anon\nwrite P0 A 0 1\n"
+        "idle P0 A 0 1\nread P0 A 0 1\nexpect idle P0 A 0\n"
+        "cpu P0 1\nread P0 A 0 1\nexpect not idle P0 A 0\n"
+        "expect EINVAL: cpu P0 2\n"
+    )
+
+
 def test_allocations_fail_where_they_are_told_to() -> None:
     expect_met(
         "mmap P0 A 4 anon\nwrite P0 A 0 1\n"

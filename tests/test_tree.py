@@ -232,7 +232,7 @@ def test_families_are_inferred_from_shared_pages() -> None:
     text = "\n".join(tree_text(grown, "this"))
     assert "Inferred: no anon_vma is visible in /proc" in text
     assert "Family 1: 3 VMAs of 3 processes" in text
-    assert "\n  P0 1\n  └─ P1 2\n     └─ P2 3\n" in text
+    assert "\n  P0 1\n  ├─ P1 2\n  │  └─ P2 3\n  └─ stranger 4\n" in text
     assert "refcount" not in text
 
 

@@ -81,7 +81,15 @@ def op_fork(state: State, v: Values) -> None:
 def op_exec(state: State, v: Values) -> None:
     process = state.process(v["process"])
     state.charge(state.mapped(process) + 1)
-    process.exec(v["name"])
+    try:
+        process.exec(v["name"])
+    finally:
+        if not process.alive:  # it failed when the old program was gone
+            state.bury(v["process"])
+
+
+def op_cpu(state: State, v: Values) -> None:
+    state.process(v["process"]).cpu = v["cpu"]
 
 
 def op_exit(state: State, v: Values) -> None:
@@ -259,7 +267,10 @@ def op_cgroup(state: State, v: Values) -> None:
     name = v["cgroup"]
     if name not in state.cgroups and len(state.cgroups) >= limits.CGROUPS:
         raise Budget(f"more than {limits.CGROUPS} cgroups")
-    state.cgroups[name] = state.machine.cgroup(name, v.get("limit"))
+    parent = state.cgroup(v.get("in"))
+    if parent is not None and name in state.cgroups:
+        raise WordError(f"the cgroup {name} is there already; it cannot be moved")
+    state.cgroups[name] = state.machine.cgroup(name, v.get("limit"), parent)
 
 
 def op_age(state: State, v: Values) -> None:
@@ -304,6 +315,7 @@ OPERATIONS: dict[str, Callable[[State, Values], None]] = {
     "spawn": op_spawn,
     "fork": op_fork,
     "exec": op_exec,
+    "cpu": op_cpu,
     "exit": op_exit,
     "mmap": op_mmap,
     "munmap": op_munmap,

@@ -105,6 +105,8 @@ _PROCESSES = (
          (_P, Param("child", Kind("CHILD", name_of("process"))))),
     Spec("exec", "Replace the address space; the process is called NAME then, and keeps its word.",
          (_P, Param("name", Kind("NAME", name_of("process"))))),
+    Spec("cpu", "PROCESS runs on CPU N from now on, the first is 0.",
+         (_P, Param("cpu", Kind("N", number_in(0, limits.CPUS, "the CPU"))))),
     Spec("exit", "PROCESS ends.", (_P,)),
 )  # fmt: skip
 
@@ -123,8 +125,10 @@ _FILES = (
 )  # fmt: skip
 
 _RECLAIM = (
-    Spec("cgroup", "Make a memory cgroup, or change its limit.", (Param("cgroup", CGROUP),),
-         keyed={"limit": Kind("SIZE", number_in(0, limits.RAM_PAGES, "the limit"))}),
+    Spec("cgroup", "Make a memory cgroup, inside of another, or change its limit.",
+         (Param("cgroup", CGROUP),),
+         keyed={"limit": Kind("SIZE", number_in(0, limits.RAM_PAGES, "the limit")),
+                "in": CGROUP}),
     Spec("reclaim", "Reclaim N pages, of the machine or of a cgroup.",
          (Param("pages", Kind("N", number_in(0, limits.RAM_PAGES, "the number of pages"))),),
          keyed=_IN),
