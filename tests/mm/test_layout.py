@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from kernels import make_kernel
@@ -108,7 +109,7 @@ def check_list(mm: Mm) -> None:
         vma, before = vma.vm_next, vma
     assert linked == list(mm.vmas)
     assert mm.map_count == len(linked)
-    assert all(a.vm_end <= b.vm_start for a, b in zip(linked, linked[1:], strict=False))
+    assert all(a.vm_end <= b.vm_start for a, b in pairwise(linked))
     assert mm.total_vm == sum(v.vm_end - v.vm_start for v in linked) >> PAGE_SHIFT
     locked = [v for v in linked if v.vm_flags & VM_LOCKED]
     assert mm.locked_vm == sum(v.vm_end - v.vm_start for v in locked) >> PAGE_SHIFT
@@ -307,8 +308,7 @@ class Layout(RuleBasedStateMachine):
     def pages_are_what_they_were_made(self) -> None:
         for space, pages in self.spaces:
             check_list(space.mm)
-            found = layout_of(space)
-            assert found == {page: what for page, what in pages.items()}
+            assert layout_of(space) == pages
 
     @invariant()
     def nothing_is_left_unmerged(self) -> None:
@@ -316,7 +316,7 @@ class Layout(RuleBasedStateMachine):
             return
         space, before = self.changed
         after = layout_of(space)
-        for left, right in zip(space.mm.vmas, space.mm.vmas[1:], strict=False):
+        for left, right in pairwise(space.mm.vmas):
             page = space.page(right.vm_start)
             if any(before.get(side) != after.get(side) for side in (page - 1, page)):
                 assert not could_merge(left, right)
@@ -340,10 +340,9 @@ class Layout612(Layout):
 
 
 SETTINGS = settings(
-    max_examples=40,
-    stateful_step_count=40,
+    max_examples=25,
+    stateful_step_count=30,
     deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.target),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestLayout = Layout.TestCase
