@@ -10,7 +10,7 @@ from rmap.mm.memory cimport VmFault
 from rmap.mm.mm_types cimport Kernel, Mm, Task, Vma
 from rmap.mm.pgtable cimport pte_lookup, pte_pfn
 from rmap.mm.stack cimport expand_stack
-from rmap.mm.tlb cimport Tlb, switch_mm, tlb_fill, tlb_lookup
+from rmap.mm.tlb cimport switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
 from rmap.mm.vma cimport vma_slot
 
 cdef class Cpu:
@@ -30,4 +30,3 @@ cpdef i64 touch_range(Kernel k, Task task, u64 start, u64 end, flag write) excep
 cpdef bytes read_bytes(Kernel k, Task task, u64 address, i64 length)
 cpdef i32 write_bytes(Kernel k, Task task, u64 address, bytes data) except -1
 cdef u64 _reach(Kernel k, Cpu cpu, u64 address, flag write) except? 0
-cdef flag _still_translates(Kernel k, Cpu cpu, u64 address, u64 page, flag write) except? -1

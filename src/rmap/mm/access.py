@@ -29,7 +29,6 @@ if not cython.compiled:
         FAULT_FLAG_USER,
         FAULT_FLAG_WRITE,
         PAGE_MASK,
-        PAGE_SHIFT,
         PAGE_SIZE,
         TASK_SIZE,
         VM_ACCESS_FLAGS,
@@ -49,7 +48,7 @@ if not cython.compiled:
     from rmap.mm.mm_types import Kernel, Mm, Task, Vma
     from rmap.mm.pgtable import pte_lookup, pte_pfn
     from rmap.mm.stack import expand_stack
-    from rmap.mm.tlb import Tlb, switch_mm, tlb_fill, tlb_lookup
+    from rmap.mm.tlb import switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
     from rmap.mm.vma import vma_slot
     from rmap.scalar import flag, i32, i64, u64
     from rmap.sync.bits import FIELD_CONTENT, FIELD_PTE, OP_READ, OP_RMW, OP_WRITE
@@ -120,7 +119,8 @@ class Cpu:
         """Walk the page tables as the processor does; 0 if that ends in a fault.
 
         The accessed bit, and the dirty bit for a store, are set in one atomic step with the look
-        at the entry. What was found is remembered.
+        at the entry, and in the same step what was found is remembered: a flush that another CPU
+        asks for comes before all of that or after it.
         """
         ptep: u64 = pte_lookup(k, self.mm, address)
         wanted: u64 = _PAGE_PRESENT | _PAGE_USER
@@ -128,16 +128,21 @@ class Cpu:
         if write:
             wanted |= _PAGE_RW
             marks |= _PAGE_DIRTY
+        while sched.exploring and ptep:
+            tlb_announce_fill(self.task.cpu)
+            sched_point(OP_RMW, FIELD_PTE, ptep)
+            if pte_lookup(k, self.mm, address) == ptep:
+                break
+            # The table itself has gone meanwhile.
+            ptep = pte_lookup(k, self.mm, address)
         if not ptep:
             return 0
-        if sched.exploring:
-            sched_point(OP_RMW, FIELD_PTE, ptep)
         pte: u64 = k.pt[ptep]
         if pte & wanted != wanted:
             return 0
         pte |= marks
         k.pt[ptep] = pte
-        tlb_fill(k, self.task.cpu, self.mm, address, pte)
+        tlb_insert(k, self.task.cpu, self.mm, address, pte)
         return pte_pfn(pte)
 
     def fault(self, k: Kernel, address: u64, write: flag) -> i32:
@@ -272,19 +277,7 @@ def _reach(k: Kernel, cpu: Cpu, address: u64, write: flag) -> u64:
     page: u64 = cpu.translate(k, address, write)
     while sched.exploring:
         sched_point(OP_WRITE if write else OP_READ, FIELD_CONTENT, page)
-        if _still_translates(k, cpu, address, page, write):
+        if tlb_holds(k, cpu.task.cpu, cpu.mm, address, page, write):
             break
         page = cpu.translate(k, address, write)
     return page
-
-
-def _still_translates(k: Kernel, cpu: Cpu, address: u64, page: u64, write: flag) -> flag:
-    """Whether the CPU still remembers that translation; no scheduling point."""
-    tlb: Tlb = k.tlbs[cpu.task.cpu]
-    vpn: u64 = address >> PAGE_SHIFT
-    slot: u64 = vpn & tlb.mask
-    if tlb.loaded_mm is not cpu.mm or tlb.vpns[slot] != vpn:
-        return False
-    if tlb.tags[slot] != tlb.ctx_tag[tlb.loaded_asid] or pte_pfn(tlb.ptes[slot]) != page:
-        return False
-    return not write or tlb.ptes[slot] & _PAGE_DIRTY != 0

@@ -4,8 +4,8 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport Context, sched, sched_point
 from rmap.mm.bug cimport BUG
+from rmap.mm.inline cimport pte_dirty, pte_pfn, ptep_get_and_clear
 from rmap.mm.mm_types cimport Kernel, Mm, Task, TlbBatch, Vma
-from rmap.mm.pgtable cimport ptep_get_and_clear
 
 cdef class Tlb:
     cdef public i32 cpu
@@ -30,6 +30,9 @@ cpdef i32 switch_mm(Kernel k, Task task, Mm mm) except -1
 cpdef i32 leave_mm(Kernel k, i32 cpu) except -1
 cpdef u64 tlb_lookup(Kernel k, i32 cpu, Mm mm, u64 address) except? 0
 cpdef i32 tlb_fill(Kernel k, i32 cpu, Mm mm, u64 address, u64 pte) except -1
+cpdef i32 tlb_announce_fill(i32 cpu) except -1
+cpdef i32 tlb_insert(Kernel k, i32 cpu, Mm mm, u64 address, u64 pte) except -1
+cpdef flag tlb_holds(Kernel k, i32 cpu, Mm mm, u64 address, u64 page, flag write) except? -1
 cdef Tlb _tlb_of(Kernel k, i32 cpu, Mm mm)
 cdef u64 _cpu_ident(i32 cpu) noexcept
 

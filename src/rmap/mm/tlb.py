@@ -39,7 +39,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG
     from rmap.mm.mm_types import Kernel, Mm, Task, TlbBatch, Vma
-    from rmap.mm.pgtable import ptep_get_and_clear
+    from rmap.mm.pgtable import pte_dirty, pte_pfn, ptep_get_and_clear
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import FIELD_PTE, FIELD_TLB, FIELD_TLB_BATCHED, OP_READ, OP_RMW, OP_WRITE
     from rmap.sync.core import Context, sched, sched_point
@@ -250,8 +250,22 @@ def tlb_fill(k: Kernel, cpu: i32, mm: Mm, address: u64, pte: u64) -> i32:
 
     Raises `KernelBug` if the CPU runs another address space.
     """
+    tlb_announce_fill(cpu)
+    return tlb_insert(k, cpu, mm, address, pte)
+
+
+def tlb_announce_fill(cpu: i32) -> i32:
+    """The scheduling point of a fill, for a caller that calls `tlb_insert` in a later step."""
     if sched.exploring:
         sched_point(OP_WRITE, FIELD_TLB, _cpu_ident(cpu))
+    return 0
+
+
+def tlb_insert(k: Kernel, cpu: i32, mm: Mm, address: u64, pte: u64) -> i32:
+    """`tlb_fill` without its scheduling point: in one step with the look at the entry.
+
+    A CPU follows a flush between two instructions, never between a walk and its fill.
+    """
     tlb: Tlb = _tlb_of(k, cpu, mm)
     vpn: u64 = address >> PAGE_SHIFT
     slot: u64 = vpn & tlb.mask
@@ -259,6 +273,21 @@ def tlb_fill(k: Kernel, cpu: i32, mm: Mm, address: u64, pte: u64) -> i32:
     tlb.vpns[slot] = vpn
     tlb.ptes[slot] = pte
     return 0
+
+
+def tlb_holds(k: Kernel, cpu: i32, mm: Mm, address: u64, page: u64, write: flag) -> flag:
+    """Whether the CPU still reaches that page at the address, to write if so; no scheduling point.
+
+    A translation without the dirty bit is not one to write through.
+    """
+    tlb: Tlb = k.tlbs[cpu]
+    vpn: u64 = address >> PAGE_SHIFT
+    slot: u64 = vpn & tlb.mask
+    if tlb.loaded_mm is not mm or tlb.vpns[slot] != vpn:
+        return False
+    if tlb.tags[slot] != tlb.ctx_tag[tlb.loaded_asid] or pte_pfn(tlb.ptes[slot]) != page:
+        return False
+    return not write or pte_dirty(tlb.ptes[slot])
 
 
 # ---------------------------------------------------------------- flushing
