@@ -1,92 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What reclaim does around try_to_unmap(): isolating, locking, swap cache; for the tests of it."""
+"""What the tests of reclaim reclaim: cold anonymous pages, clean file pages; and one at a time."""
 
 from __future__ import annotations
 
-import numpy as np
-from worlds import (
-    CLEAN,
-    family,
-    poke,
-    world,
+from typing import Any
+
+from pressure import (
+    Process,
+    lists_are_sound,
 )
 
 from rmap.mm.bits import (
-    MM_ANONPAGES,
-    MM_FILEPAGES,
-    MM_SHMEMPAGES,
-    MM_SWAPENTS,
-    NR_MLOCK,
-    TTU_IGNORE_ACCESS,
-    PG_mlocked,
+    MADV_COLD,
+    PROT_READ,
+    SHRINK_FREE,
+    PG_isolated,
 )
-from rmap.mm.lru import isolate_lru_page, putback_lru_page
-from rmap.mm.mm_types import Kernel, Vma
-from rmap.mm.page import (
-    lock_page,
-    page_private,
-    unlock_page,
-)
-from rmap.mm.pgtable import pfn_pte
-from rmap.mm.swap import add_to_swap
-from rmap.mm.swap_slots import swapon
-from rmap.mm.unmap import (
-    try_to_unmap,
-)
+from rmap.mm.filemap import make_file
+from rmap.mm.lru import deactivate_page, isolate_lru_page, putback_lru_page
+from rmap.mm.mm_types import File, Kernel
+from rmap.mm.shrink_page_list import ReclaimResult, ScanControl, shrink_page_list
 
 
-def swap_world() -> Kernel:
-    """A kernel with swap."""
-    kernel = world(512)
-    swapon(kernel, 64, -1)
-    return kernel
+def anon(k: Kernel, pages: int = 4, *, cold: bool = True) -> Process:
+    """A process with anonymous pages, by default on the inactive list and not used lately."""
+    p = Process(k)
+    p.mmap(0, pages)
+    p.fill(0, pages)
+    if cold:
+        p.madvise(0, pages, MADV_COLD)
+    return p
 
 
-def check_mlocked(k: Kernel) -> None:
-    """NR_MLOCK is how many pages have PG_mlocked."""
-    flags = np.asarray(k.pg_flags)
-    assert k.vm_stat[NR_MLOCK] == np.count_nonzero(flags & PG_mlocked)
+def mapped_file(k: Kernel, pages: int = 4, prot: int = PROT_READ) -> tuple[File, Process]:
+    """A clean file that a process has read through a mapping."""
+    file = make_file(k, "f", pages, False)
+    for index in range(pages):
+        file.f_mapping.backing[index] = b"file %02d" % index
+    p = Process(k)
+    p.mmap(0, pages, prot, shared=True, file=file)
+    for index in range(pages):
+        assert p.load(index, 7) == b"file %02d" % index
+    return file, p
 
 
-def isolate(k: Kernel, page: int) -> None:
-    """Take a page off the LRU, with a reference, as reclaim does; and lock it."""
+def shrink(
+    k: Kernel, page: int, sc: ScanControl | None = None, *, force: bool = False
+) -> tuple[int, ReclaimResult]:
+    """Isolate one page, reclaim it if possible, put it back if not: the verdict, the counts."""
+    sc = sc or ScanControl(1, None)
+    verdicts: list[int] = []
+
+    def tracer(name: str, what: tuple[Any, ...]) -> None:
+        if name == "shrink_page":
+            verdicts.append(what[1])
+
     assert isolate_lru_page(k, page) == 0
-    lock_page(k, page)
+    pages = [page]
+    before, k.tracer = k.tracer, tracer
+    freed = shrink_page_list(k, pages, sc, 0, force)
+    k.tracer = before
+    assert freed == (verdicts[0] == SHRINK_FREE)
+    if pages:
+        assert k.pg_refcount[page] >= 1
+        putback_lru_page(k, page)
+    assert not k.pg_flags[page] & PG_isolated
+    lists_are_sound(k)
+    return verdicts[0], sc.result
 
 
-def release(k: Kernel, page: int) -> None:
-    """Unlock it, and put it back, which drops the reference."""
-    unlock_page(k, page)
-    putback_lru_page(k, page)
-
-
-def unmap(k: Kernel, page: int, flags: int = TTU_IGNORE_ACCESS) -> bool:
-    """try_to_unmap() as reclaim calls it; the page stays isolated and is unlocked."""
-    isolate(k, page)
-    result = try_to_unmap(k, page, flags)
-    unlock_page(k, page)
-    return bool(result)
-
-
-def in_swap_cache(k: Kernel, page: int) -> int:
-    """Put a page into the swap cache; returns its entry."""
-    lock_page(k, page)
-    assert add_to_swap(k, page)
-    unlock_page(k, page)
-    return int(page_private(k, page))
-
-
-def rss(vma: Vma) -> tuple[int, int, int, int]:
-    """Anonymous pages, swap entries, pages of files, of shared memory."""
-    stat = vma.vm_mm.rss_stat
-    members = (MM_ANONPAGES, MM_SWAPENTS, MM_FILEPAGES, MM_SHMEMPAGES)
-    anon, swap, file, shmem = (stat[member] for member in members)
-    return anon, swap, file, shmem
-
-
-def shared_by(k: Kernel, children: int = 1) -> tuple[int, list[Vma], int]:
-    """A page in the swap cache that a family maps, old everywhere; and its swap entry."""
-    page, vmas = family(k, children)
-    for vma in vmas:
-        poke(k, vma, pfn_pte(page, CLEAN))
-    return page, vmas, in_swap_cache(k, page)
+def cold(k: Kernel, p: Process, page: int = 0) -> int:
+    """The frame at a page, made inactive and old."""
+    p.madvise(page, 1, MADV_COLD)
+    pfn = p.pfn(page)
+    deactivate_page(k, pfn)
+    return pfn

@@ -350,8 +350,8 @@ SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
 MAX_RECLAIM_RETRIES = 16
 MEM_CGROUP_RECLAIM_RETRIES = 5
-# What is to become of a page that reclaim looks at: free it, or put it back, unlocked already, to be
-# unlocked, or active and to be unlocked.
+# What is to become of a page that reclaim looks at: free it, or put it back, unlocked already, to
+# be unlocked, or active and to be unlocked.
 SHRINK_FREE = 0
 SHRINK_KEEP = 1
 SHRINK_KEEP_LOCKED = 2
