@@ -11,7 +11,8 @@ from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport VmFault, init_zero_pfn, ptep_set_access_flags
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport is_swap_pmd, pfn_pte, pmd_alloc, pmd_trans_huge, pte_alloc_map, pte_lock
+from rmap.mm.pgtable cimport is_swap_pmd, pfn_pte, pmd_alloc, pmd_trans_huge
+from rmap.mm.pgtable cimport pte_alloc_map, pte_lock
 from rmap.mm.pgtable cimport pte_mkdirty, pte_mkwrite, pte_mkyoung, pte_modify, pte_none
 from rmap.mm.pgtable cimport pte_offset, pte_present, pte_unlock, pte_write, ptep_get, set_pte_at
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap

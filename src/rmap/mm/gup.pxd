@@ -7,7 +7,8 @@ from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
 from rmap.mm.mlock_page cimport mlock_vma_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.page cimport PageAnon, PageDirty, PageFlag, PageTransCompound, get_page, page_mapping_word
+from rmap.mm.page cimport PageAnon, PageDirty, PageFlag, PageTransCompound, get_page
+from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page cimport page_ref_add, page_ref_sub, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_lookup, pte_pfn, pte_present, pte_unlock
