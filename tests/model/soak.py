@@ -38,14 +38,14 @@ FAILURES = (Wrong, KernelBug, LockViolation, Deadlock, KeyError, IndexError, Ove
 #: Operations with the weight that they have on average; a walk draws its own around it.
 WEIGHTS = {
     "spawn": 1, "fork": 6, "exec": 0.5, "exit": 4,
-    "mmap": 6, "munmap": 3, "mprotect": 5, "mremap": 3, "brk": 2, "stack": 1,
+    "mmap": 4, "munmap": 2, "mprotect": 5, "mremap": 3, "brk": 1.5, "stack": 1,
     "madvise": 4, "mlock": 1.5, "munlock": 1.5,
-    "write": 14, "read": 6, "pin": 0.7, "unpin": 0.7, "userfault": 0.5,
-    "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1,
-    "reclaim": 3, "age": 1.5, "swapoff": 0.4, "idle": 0.5, "fail": 1,
+    "write": 12, "read": 6, "pin": 1, "unpin": 1, "userfault": 0.5,
+    "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1.5,
+    "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
 }  # fmt: skip
 #: Longest walk, and after how many operations the world is compared.
-STEPS = 60
+STEPS = 80
 LOOK_EVERY = 6
 
 
@@ -78,14 +78,14 @@ class Walker:
         if swarm:
             # Half of the operations are left out, so that the others meet more often.
             self.weights = [weight * self.rng.choice((0, 0, 1, 3)) for weight in self.weights]
-            self.weights[self.names.index("write")] += 3
-            self.weights[self.names.index("read")] += 1
+            self.weights[self.names.index("write")] += 9
+            self.weights[self.names.index("read")] += 3
         self.first = self.rng.randrange(8)
-        self.size = self.rng.choice((2, 4, 8, 16))
+        self.size = self.rng.choice((4, 8, 16))
 
     def ops(self, count: int) -> list[Op]:
         """Memory to work on, then whatever is drawn."""
-        ops = [Op("mmap", 1, self.first, self.size, 0), Op("write", 1, self.first)]
+        ops = [Op("mmap", 1, self.first, self.size, 0), Op("write", 1, self.first, self.size)]
         return ops + [self.draw() for _ in range(count)]
 
     def draw(self) -> Op:
@@ -119,7 +119,9 @@ class Walker:
 def walk(seed: int) -> list[Op]:
     """The operations of one walk."""
     walker = Walker(seed, WEIGHTS)
-    return walker.ops(walker.rng.randrange(STEPS // 4, STEPS))
+    ram = walker.rng.choice((96, 128, 200, 400))
+    boot = Op("boot", 0, 0, ram, walker.rng.choice((16, 64, 128)))
+    return [boot, *walker.ops(walker.rng.randrange(STEPS // 4, STEPS))]
 
 
 def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseException | None:
@@ -127,6 +129,9 @@ def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseE
     try:
         world = World(kind)
         for number, op in enumerate(ops, 1):
+            if op.name == "boot":
+                world = World(kind, ram=op.pages, swap=op.arg)
+                continue
             world.do(op)
             if number % look_every == 0:
                 world.verify()
@@ -162,7 +167,9 @@ def shrink(ops: Sequence[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]
 def simplify(ops: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
     """Make the numbers of operations smaller, one at a time."""
     for at in range(len(ops)):
-        # The page of these is the number of the process that they make.
+        # The page of these is the number of the process that they make, and boot has sizes.
+        if ops[at].name == "boot":
+            continue
         born = ops[at].name in ("fork", "spawn")
         for name in ("arg", "pages") if born else ("arg", "pages", "page"):
             for value in (0, 1, getattr(ops[at], name) // 2):

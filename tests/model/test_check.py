@@ -248,6 +248,11 @@ def a_private_mapping_writes_to_the_file(s: Scene) -> None:
     s.set_pte(s.parent, address, s.parent.pte(address) | bits._PAGE_RW)
 
 
+@breaks("dirty-tracking")
+def a_page_is_written_out_under_a_writer(s: Scene) -> None:
+    s.k.pg_flags[s.page(s.parent, s.mapped)] &= ~bits.PG_dirty
+
+
 @breaks("swap-cache")
 def a_page_says_that_it_is_in_the_swap_cache(s: Scene) -> None:
     s.k.pg_flags[s.page(s.parent, s.anon)] |= bits.PG_swapcache
@@ -306,6 +311,11 @@ def a_page_is_locked_that_nobody_maps(s: Scene) -> None:
     page = s.page(s.parent, s.locked)
     assert s.k.pg_flags[page] & bits.PG_mlocked
     s.set_pte(s.parent, s.locked, 0)
+
+
+@breaks("mlocked")
+def a_munlock_forgets_a_page(s: Scene) -> None:
+    s.vma(s.parent, s.locked).vm_flags &= ~bits.VM_LOCKED
 
 
 @breaks("lru")

@@ -97,7 +97,7 @@ def test_a_loaded_machine_goes_on_as_the_first_would() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_random_operations_leave_can_be_loaded(seed: int) -> None:
     world = RandomWorld()
-    for op in walk(seed):
+    for op in walk(seed)[1:]:
         world.do(op)
     again = load_again(world.machine)
     for process in list(again.processes.values()):

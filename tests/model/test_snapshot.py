@@ -159,7 +159,7 @@ def test_it_outlives_the_machine() -> None:
 def test_fsck_finds_nothing_in_what_random_operations_leave() -> None:
     for seed in range(20):
         world = World()
-        for op in walk(seed):
+        for op in walk(seed)[1:]:
             world.do(op)
         image = world.machine.snapshot()
         validate_image(image, f"walk {seed}")

@@ -50,9 +50,12 @@ class Machine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(pages=st.integers(2, 16), at=st.integers(0, 8))
-    def begin(self, pages: int, at: int) -> None:
-        self.world = World(FIXED)
+    @initialize(
+        pages=st.integers(2, 16), at=st.integers(0, 8), ram=st.sampled_from((96, 200, 400)),
+        swap=st.sampled_from((16, 128)),
+    )  # fmt: skip
+    def begin(self, pages: int, at: int, ram: int, swap: int) -> None:
+        self.world = World(FIXED, ram, swap)
         self.world.do(Op("mmap", 1, at, pages))
 
     def do(self, name: str, data: st.DataObject, page: int, pages: int = 1, arg: int = 0) -> None:
@@ -99,9 +102,11 @@ class Machine(RuleBasedStateMachine):
         self.do(name, data, 0, 1, arg)
 
     @precondition(lambda self: self.world.alive)
-    @rule(data=st.data(), name=st.sampled_from(("write", "write", "read")), page=PAGES)
-    def access(self, data: st.DataObject, name: str, page: int) -> None:
-        self.do(name, data, page)
+    @rule(
+        data=st.data(), name=st.sampled_from(("write", "write", "read")), page=PAGES, pages=LENGTHS
+    )  # fmt: skip
+    def access(self, data: st.DataObject, name: str, page: int, pages: int) -> None:
+        self.do(name, data, page, pages)
 
     @precondition(lambda self: self.world.alive)
     @rule(
@@ -152,7 +157,7 @@ def test_walks_of_the_soak_find_nothing() -> None:
 def test_a_walk_is_its_seed() -> None:
     assert walk(5) == walk(5)
     assert walk(5) != walk(6)
-    assert {op.name for seed in range(200) for op in walk(seed)} == set(WEIGHTS)
+    assert {op.name for seed in range(200) for op in walk(seed)} == {"boot", *WEIGHTS}
 
 
 def test_every_operation_has_an_action() -> None:
@@ -205,8 +210,8 @@ def test_the_sequence_that_was_published_shows_it() -> None:
         Op("fork", 2, 3),
         Op("exit", 2),
         Op("fork", 3, 4),
-        Op("mprotect", 3, 2, 2, 1),
-        Op("mprotect", 4, 2, 2, 1),
+        Op("mprotect", 3, 2, 2, 2),
+        Op("mprotect", 4, 2, 2, 2),
         Op("fork", 4, 5),
         Op("exit", 3),
         Op("fork", 5, 6),

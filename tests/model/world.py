@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from rmap.check import Violation, leftovers
 from rmap.mm.bits import (
@@ -61,7 +64,7 @@ BASE = 0x1000_0000
 #: The stack is far away, as a gap is kept below it; it may grow by a few pages.
 STACK = 0x7000_0000_0000
 STACK_PAGES = 2
-PROTS = ("rw", "r", "none", "rw", "rx")
+PROTS = ("rw", "rw", "r", "rw", "none", "rw", "rwx")
 FILE_PAGES = 12
 MAX_PROCESSES = 8
 
@@ -100,13 +103,14 @@ class World:
     profile
         Which kernel.
     ram, swap
-        In pages: little, so that memory gets short.
+        In pages. With little of it, memory gets short.
     """
 
     def __init__(
         self, profile: str | KernelProfile = "4.18", ram: int = 400, swap: int = 96
     ) -> None:
         self.machine = Machine(ram=ram, cpus=2, swap=swap, profile=profile, tlb_entries=64)
+        self.swap = swap
         self.spaces: dict[int, Space] = {}
         self.alive: dict[int, Process] = {}
         self.born: set[int] = set()
@@ -116,7 +120,7 @@ class World:
         for number, shmem in enumerate((False, True)):
             handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
             self.files.append((handle, Store(FILE_PAGES)))
-        self.group = self.machine.cgroup("small", limit=64)
+        self.group = self.machine.cgroup("small", limit=ram // 8)
         self.do(Op("spawn", page=1))
 
     # ------------------------------------------------------------ running
@@ -401,27 +405,33 @@ class World:
         return True
 
     def do_write(self, op: Op) -> None:
+        """Store a value of its own in each page of a range, up to the first that refuses."""
         process = self.process(op)
         if process is None:
             return
-        self.value += 1
-        data = self.value.to_bytes(8, "little")
-        if self.access(process, op.page, lambda: process.write(at(op.page), data), write=True):
-            self.spaces[process.pid][op.page].write(self.value)
+        for page in range(op.page, op.page + op.pages):
+            self.value += 1
+            data = self.value.to_bytes(8, "little")
+            if not self.access(process, page, partial(process.write, at(page), data), write=True):
+                return
+            self.spaces[process.pid][page].write(self.value)
 
     def do_read(self, op: Op) -> None:
+        """Load from each page of a range, up to the first that refuses."""
         process = self.process(op)
         if process is None:
             return
-        found: list[int] = []
+        found: list[bytes] = []
 
-        def reading() -> None:
-            found.append(int.from_bytes(process.read(at(op.page), 8), "little"))
+        def reading(page: int) -> None:
+            found.append(process.read(at(page), 8))
 
-        if self.access(process, op.page, reading, write=False):
-            values = self.spaces[process.pid][op.page].values()
-            if found[0] not in values:
-                raise Wrong(f"page {op.page} of {process} reads {found[0]}, not one of {values}")
+        for page in range(op.page, op.page + op.pages):
+            if not self.access(process, page, partial(reading, page), write=False):
+                return
+            value, values = number_of(found.pop()), self.spaces[process.pid][page].values()
+            if value not in values:
+                raise Wrong(f"page {page} of {process} reads {value}, not one of {values}")
 
     def do_pin(self, op: Op) -> None:
         process = self.process(op)
@@ -502,7 +512,12 @@ class World:
     # ------------------------------------------------------------ memory pressure
 
     def do_reclaim(self, op: Op) -> None:
-        self.machine.reclaim(1 + op.arg % 48, self.group if op.arg // 48 % 2 else None)
+        """Reclaim, perhaps after asking all pages whether they were used."""
+        group = self.group if op.arg // 48 % 4 == 1 else None
+        if op.arg // 192 % 2:
+            k = self.machine.kernel
+            self.machine.page_referenced(np.flatnonzero(np.asarray(k.pg_mapcount) >= 0).tolist())
+        self.machine.reclaim(1 + op.arg % 48, group)
 
     def do_age(self, op: Op) -> None:
         self.machine.age(1 + op.arg % 32, self.group if op.arg // 32 % 2 else None)
@@ -512,7 +527,7 @@ class World:
             self.machine.swapoff(0)
         except SyscallError:
             return
-        self.machine.swapon(96)
+        self.machine.swapon(self.swap)
 
     def do_idle(self, op: Op) -> None:
         process = self.process(op)

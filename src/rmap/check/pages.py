@@ -16,6 +16,7 @@ import numpy as np
 from rmap.check.recount import I64, Recount, name_vma
 from rmap.check.violation import invariant
 from rmap.mm.bits import (
+    _PAGE_DIRTY,
     _PAGE_RW,
     MAPPING_HANDLE_SHIFT,
     PAGE_MAPPING_FLAGS,
@@ -24,6 +25,7 @@ from rmap.mm.bits import (
     VM_SHARED,
     VM_WRITE,
     PG_buddy,
+    PG_dirty,
     PG_hwpoison,
     PG_isolated,
     PG_locked,
@@ -194,6 +196,23 @@ def copy_on_write(facts: Recount) -> Iterator[str]:
             yield f"{where}, which is private, and belongs to a file"
         elif not vma.vm_flags & VM_SHARED and shared[row]:
             yield f"{where}, and mapped elsewhere too"
+
+
+@invariant("dirty-tracking", "a file's page that somebody may write to is dirty, or is noticed")
+def dirty_tracking(facts: Recount) -> Iterator[str]:
+    """Where dirty pages are counted, a shared entry is writable or dirty only if its page is dirty.
+
+    Otherwise a store would go unnoticed: page_mkclean() makes entries clean and read-only before a
+    page is written out.
+    """
+    mapped = facts.mapped.where((facts.mapped.vma >= 0) & ~facts.anon[facts.mapped.pfn])
+    marks = np.uint64(_PAGE_RW | _PAGE_DIRTY)
+    dirty = facts.flagged(PG_dirty)
+    for row in np.flatnonzero((mapped.value & marks != 0) & ~dirty[mapped.pfn]).tolist():
+        vma = facts.vmas[mapped.vma[row]]
+        file = vma.vm_file
+        if vma.vm_flags & VM_SHARED and file is not None and file.f_mapping.writenotify:
+            yield f"page {mapped.pfn[row]:#x} is clean, and not so in {name_vma(vma)}"
 
 
 @invariant("swap-cache", "a page of the swap cache is swap-backed, and its slot knows it (I19)")
