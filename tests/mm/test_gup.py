@@ -104,8 +104,11 @@ def test_a_range_is_got_as_far_as_it_can_be() -> None:
     assert f.sound()
 
 
-def test_force_reads_what_may_become_readable_and_writes_only_to_a_private_copy() -> None:
-    f = Faulting()
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_force_reads_what_may_become_readable_and_writes_only_to_a_private_copy(
+    profile: str,
+) -> None:
+    f = Faulting(base=profile)
     data = f.file(content=b"text")
     text = f.map(1, kind="fileprivate", file=data, prot="r")
     f.p.read(text, 1)
@@ -116,7 +119,8 @@ def test_force_reads_what_may_become_readable_and_writes_only_to_a_private_copy(
     assert (got, pages) == (1, [f.page(f.p, text)])
     assert pages != [cached]
     assert f.told(f.p, text) == READ | bits._PAGE_DIRTY
-    put_user_pages(f.k, [cached, *pages])
+    assert force(f, text, bits.FOLL_WRITE) == (1, pages)
+    put_user_pages(f.k, [cached, *pages, *pages])
     shared = f.p.mmap(PAGE, kind="file", file=data, prot="r")
     assert force(f, shared, bits.FOLL_WRITE) == (-bits.EFAULT, [])
     hidden = f.p.mmap(PAGE, prot="none")

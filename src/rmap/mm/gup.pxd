@@ -25,7 +25,9 @@ cdef class GupState:
 cpdef i64 follow_page_pte(Kernel k, Vma vma, u64 address, u64 flags) except? -1
 cdef i64 _page_of_entry(Kernel k, Vma vma, u64 address, u64 pte, u64 flags) except? -1
 cdef flag gup_must_unshare(Kernel k, u64 page, u64 flags) except? -1
-cdef flag can_follow_write_pte(u64 pte, u64 flags) noexcept
+cdef flag can_follow_write_pte(
+    Kernel k, Vma vma, u64 address, u64 pte, u64 flags
+) except? -1
 cdef i32 _mlock_followed(Kernel k, u64 page) except -1
 cpdef i32 check_vma_flags(Vma vma, u64 flags) except? -1
 cdef i32 faultin_page(

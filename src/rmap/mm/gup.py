@@ -134,7 +134,7 @@ def _page_of_entry(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> i
         return 0
     if not flags & FOLL_FORCE and pte & (_PAGE_PRESENT | _PAGE_PROTNONE) == _PAGE_PROTNONE:
         return 0
-    if flags & FOLL_WRITE and not can_follow_write_pte(pte, flags):
+    if flags & FOLL_WRITE and not can_follow_write_pte(k, vma, address, pte, flags):
         return 0
     page: u64 = vm_normal_page(k, vma, address, pte)
     if page and not pte_write(pte) and gup_must_unshare(k, page, flags):
@@ -165,11 +165,21 @@ def gup_must_unshare(k: Kernel, page: u64, flags: u64) -> flag:
     return PageAnon(k, page) and not PageFlag(k, page, PG_anon_exclusive)
 
 
-def can_follow_write_pte(pte: u64, flags: u64) -> flag:
-    """Whether a page may be written to: also one whose COW was forced, while it is still dirty."""
+def can_follow_write_pte(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> flag:
+    """Whether a page may be written to: also one whose COW was forced, while it is still dirty.
+
+    Since v5.19 it is seen by the page whether COW was done: it is this process's alone.
+    """
     if pte_write(pte):
         return True
-    return flags & FOLL_FORCE != 0 and flags & FOLL_COW != 0 and pte_dirty(pte)
+    if not flags & FOLL_FORCE:
+        return False
+    if not k.profile.anon_exclusive:
+        return flags & FOLL_COW != 0 and pte_dirty(pte)
+    if vma.vm_flags & VM_WRITE or not is_cow_mapping(vma.vm_flags):
+        return False
+    page: u64 = vm_normal_page(k, vma, address, pte)
+    return page != 0 and PageAnon(k, page) and PageFlag(k, page, PG_anon_exclusive)
 
 
 def _mlock_followed(k: Kernel, page: u64) -> i32:
