@@ -132,7 +132,7 @@ class ScanControl:
     again.
     """
 
-    def __init__(self, nr_to_reclaim: i64, memcg: MemCgroup) -> None:
+    def __init__(self, nr_to_reclaim: i64, memcg: MemCgroup | None) -> None:
         self.nr_to_reclaim = nr_to_reclaim
         self.target_mem_cgroup = memcg
         self.gfp_mask = GFP_KERNEL | GFP_IO
