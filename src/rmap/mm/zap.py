@@ -123,7 +123,7 @@ class ZapDetails:
     A zap with details, whatever they say, leaves entries alone that are not present.
     """
 
-    def __init__(self, check_mapping: AddressSpace) -> None:
+    def __init__(self, check_mapping: AddressSpace | None) -> None:
         self.check_mapping = check_mapping
 
 
