@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
+from rmap.sync.core cimport sched
 from rmap.mm.anon_vma cimport anon_vma_lock_write, anon_vma_unlock_write, unlink_anon_vmas
 from rmap.mm.bug cimport BUG
 from rmap.mm.gup cimport mm_populate
@@ -10,9 +11,8 @@ from rmap.mm.mmap cimport do_munmap, get_unmapped_area, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.pgtable cimport (
-    is_swap_pmd, pmd_offset, pmd_trans_huge, pte_alloc, pte_lock, pte_mksoft_dirty, pte_none,
-    pte_offset, pte_present, pte_swp_mksoft_dirty, pte_unlock, ptep_get_and_clear, ptl_of,
-    set_pte_at,
+    is_swap_pmd, pmd_offset, pmd_trans_huge, pte_alloc, pte_lock, pte_offset, pte_unlock,
+    ptep_get_and_clear, ptl_of, set_pte_at,
 )
 from rmap.mm.tlb cimport flush_tlb_batched_pending, flush_tlb_range
 from rmap.mm.vma cimport find_vma, vma_is_anonymous, vma_pages
@@ -26,7 +26,6 @@ cdef class Remap:
 
 cpdef i32 take_rmap_locks(Vma vma) except -1
 cpdef i32 drop_rmap_locks(Vma vma) except -1
-cdef u64 move_soft_dirty_pte(u64 pte) noexcept
 cdef flag move_ptes(
     Kernel k, Vma vma, u64 old_pmd, u64 old_addr, u64 old_end, u64 new_pte, u64 new_addr,
     flag need_rmap_locks,

@@ -18,6 +18,8 @@ if not cython.compiled:
         _PAGE_DIRTY,
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_SOFT_DIRTY,
+        _PAGE_SWP_SOFT_DIRTY,
         EFAULT,
         EINVAL,
         ENOMEM,
@@ -29,6 +31,7 @@ if not cython.compiled:
         PAGE_SHIFT,
         PAGE_SIZE,
         PMD_SIZE,
+        PTE_NONE_IGNORES,
         TASK_SIZE,
         ULONG_MAX,
         VM_ACCOUNT,
@@ -58,11 +61,7 @@ if not cython.compiled:
         pmd_trans_huge,
         pte_alloc,
         pte_lock,
-        pte_mksoft_dirty,
-        pte_none,
         pte_offset,
-        pte_present,
-        pte_swp_mksoft_dirty,
         pte_unlock,
         ptep_get_and_clear,
         ptl_of,
@@ -73,6 +72,7 @@ if not cython.compiled:
     from rmap.mm.vma_adjust import split_vma, vma_adjust
     from rmap.mm.vma_merge import VmaCopy, copy_vma, vma_merge
     from rmap.scalar import flag, i32, i64, u64
+    from rmap.sync.core import sched
 
 
 class Remap:
@@ -109,13 +109,6 @@ def drop_rmap_locks(vma: Vma) -> i32:
     return 0
 
 
-def move_soft_dirty_pte(pte: u64) -> u64:
-    """The entry marked as written to, as it is at an address where it was not (mm/mremap.c:100)."""
-    if pte_present(pte):
-        return pte_mksoft_dirty(pte)
-    return pte_swp_mksoft_dirty(pte)
-
-
 def move_ptes(
     k: Kernel,
     vma: Vma,
@@ -143,32 +136,45 @@ def move_ptes(
     pte: u64
     force_flush: flag = False
     nested: flag = ptl_of(old_pte) != ptl_of(new_pte)
-    # Dirty or, with the repair, any that a TLB may have.
-    flushed: u64 = _PAGE_PRESENT | _PAGE_PROTNONE
+    present: u64 = _PAGE_PRESENT | _PAGE_PROTNONE
+    under_lock: flag = k.profile.mremap_flushes_under_lock
+    moved: u64
     pte_lock(k, first)
     if nested:
         pte_lock(k, other)
     flush_tlb_batched_pending(k, mm)
     while address < old_end:
-        if not pte_none(k.pt[old_pte]):
-            pte = ptep_get_and_clear(k, mm, address, old_pte)
-            if pte & flushed and (pte & _PAGE_DIRTY or k.profile.mremap_flushes_under_lock):
-                force_flush = True
-            set_pte_at(k, mm, new_addr, new_pte, move_soft_dirty_pte(pte))
+        pte = k.pt[old_pte]
+        if pte & ~PTE_NONE_IGNORES:
+            if sched.exploring:
+                pte = ptep_get_and_clear(k, mm, address, old_pte)
+            else:
+                k.pt[old_pte] = 0
+            if pte & present:
+                # The flag of entries that were written to, at an address where they were not.
+                moved = pte | _PAGE_SOFT_DIRTY
+                if pte & _PAGE_DIRTY or under_lock:
+                    force_flush = True
+            else:
+                moved = pte | _PAGE_SWP_SOFT_DIRTY
+            if sched.exploring:
+                set_pte_at(k, mm, new_addr, new_pte, moved)
+            else:
+                k.pt[new_pte] = moved
         address += PAGE_SIZE
         new_addr += PAGE_SIZE
         old_pte += 1
         new_pte += 1
-    if force_flush and k.profile.mremap_flushes_under_lock:
+    if force_flush and under_lock:
         flush_tlb_range(k, mm, old_addr, old_end)
     if nested:
         pte_unlock(k, other)
-    if force_flush and not k.profile.mremap_flushes_under_lock:
+    if force_flush and not under_lock:
         flush_tlb_range(k, mm, old_addr, old_end)
     pte_unlock(k, first)
     if need_rmap_locks:
         drop_rmap_locks(vma)
-    return not force_flush and not k.profile.mremap_flushes_under_lock
+    return not force_flush and not under_lock
 
 
 def move_page_tables(
