@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from handmade import cache, crashed, make_file, process, touch, world
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import RW, make_kernel, make_mm, map_pages
 from pressure import lists_are_sound
-from worlds import cache, crashed, make_file, process, touch, world
 
 from rmap.mm.bits import (
     EBUSY,

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from handmade import CLEAN, DIRTY, WRITE, YOUNG, address_of, at, poke, process, pte_of, touch, world
 from kernels import make_mm
-from worlds import CLEAN, DIRTY, WRITE, YOUNG, address_of, at, poke, process, pte_of, touch, world
 
 from rmap.mm.bits import PAGE_SIZE
 from rmap.mm.mm_types import Kernel, Mm

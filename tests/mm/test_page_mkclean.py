@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from kernels import RW, make_mm, map_pages
-from worlds import (
+from handmade import (
     CLEAN,
     DIRTY,
     USED,
@@ -23,6 +22,7 @@ from worlds import (
     touch_huge,
     world,
 )
+from kernels import RW, make_mm, map_pages
 
 from rmap.mm.bits import (
     _PAGE_PSE,

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from kernels import RW, make_mm, map_pages
-from worlds import (
+from handmade import (
     CLEAN,
     USED,
     YOUNG,
@@ -26,6 +23,9 @@ from worlds import (
     touch_huge,
     world,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import RW, make_mm, map_pages
 
 from rmap.mm.bits import (
     HPAGE_PMD_NR,

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from kernels import make_mm, map_pages
-from worlds import (
+from handmade import (
     BASE,
     CLEAN,
     USED,
@@ -19,6 +18,7 @@ from worlds import (
     touch_huge,
     world,
 )
+from kernels import make_mm, map_pages
 
 from rmap.mm.bits import (
     _PAGE_PROTNONE,

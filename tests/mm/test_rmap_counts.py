@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from kernels import RW, make_kernel, make_mm, map_pages, prepare
-from worlds import (
+from handmade import (
     BASE,
     address_of,
     cache,
@@ -22,6 +19,9 @@ from worlds import (
     touch_huge,
     world,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import RW, make_kernel, make_mm, map_pages, prepare
 
 from rmap.mm.bits import (
     EBUSY,

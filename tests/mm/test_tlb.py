@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from handmade import BASE, CLEAN, DIRTY, WRITE, YOUNG, at, process, touch, world
 from kernels import make_kernel, make_mm, map_pages
-from worlds import BASE, CLEAN, DIRTY, WRITE, YOUNG, at, process, touch, world
 
 from rmap.mm.bits import (
     _PAGE_PROTNONE,

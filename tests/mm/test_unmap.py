@@ -7,18 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from kernels import RW, Failing
-from reclaiming import (
-    check_mlocked,
-    in_swap_cache,
-    isolate,
-    release,
-    rss,
-    shared_by,
-    swap_world,
-    unmap,
-)
-from worlds import (
+from handmade import (
     CLEAN,
     DIRTY,
     USED,
@@ -36,6 +25,17 @@ from worlds import (
     remap,
     touch,
     world,
+)
+from kernels import RW, Failing
+from unmapping import (
+    check_mlocked,
+    in_swap_cache,
+    isolate,
+    release,
+    rss,
+    shared_by,
+    swap_world,
+    unmap,
 )
 
 from rmap.mm.bits import (

@@ -6,17 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kernels import RW, Failing, make_mm, map_pages
-from reclaiming import (
-    check_mlocked,
-    in_swap_cache,
-    isolate,
-    rss,
-    shared_by,
-    swap_world,
-    unmap,
-)
-from worlds import (
+from handmade import (
     CLEAN,
     DIRTY,
     USED,
@@ -33,6 +23,16 @@ from worlds import (
     touch,
     touch_huge,
     world,
+)
+from kernels import RW, Failing, make_mm, map_pages
+from unmapping import (
+    check_mlocked,
+    in_swap_cache,
+    isolate,
+    rss,
+    shared_by,
+    swap_world,
+    unmap,
 )
 
 from rmap.mm.bits import (

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from handmade import WRITE, cache, crashed
+from handmade import make_file as bare_file
 from kernels import make_kernel
 from pressure import Process, elsewhere, lists_are_sound, machine
-from worlds import WRITE, cache, crashed
-from worlds import make_file as bare_file
 
 from rmap.mm.bits import (
     NR_FILE_DIRTY,
