@@ -254,7 +254,7 @@ def move_vma(k: Kernel, r: Remap, vma: Vma) -> i64:
             return error
         vma = find_vma(k, mm, r.addr)
     copy: VmaCopy = VmaCopy(vma)
-    copy.keep_apart = r.flags & MREMAP_DONTUNMAP and k.profile.dontunmap_splits_source
+    copy.keep_apart = r.flags & MREMAP_DONTUNMAP != 0 and k.profile.dontunmap_splits_source
     pgoff: u64 = vma.vm_pgoff + ((r.addr - vma.vm_start) >> PAGE_SHIFT)
     new_vma: Vma = copy_vma(k, copy, r.new_addr, r.new_len, pgoff)
     if new_vma is None:
