@@ -213,8 +213,10 @@ def vma_unlink_list(k: Kernel, mm: Mm, vma: Vma) -> i32:
     mm.mmap_sem.assert_held_write()
     slot: i64 = vma_slot(mm, vma.vm_start)
     if slot == len(mm.vmas) or mm.vmas[slot] is not vma:
-        # Its range may have been changed to overlap a neighbour that is about to go.
-        slot = _slot_of(mm, vma)
+        # A neighbour has grown over it: mostly the one before, which is found in its place.
+        slot += 1
+        if slot >= len(mm.vmas) or mm.vmas[slot] is not vma:
+            slot = _slot_of(mm, vma)
     del mm.vmas[slot]
     if vma.vm_prev is None:
         mm.mmap = vma.vm_next
