@@ -161,7 +161,7 @@ def lookup_swap_cache(k: Kernel, entry: u64) -> u64:
 # ---------------------------------------------------------------- reading
 
 
-def read_swap_cache(k: Kernel, entry: u64, memcg: MemCgroup) -> u64:
+def read_swap_cache(k: Kernel, entry: u64, memcg: MemCgroup | None) -> u64:
     """The page that stands for a slot, read if need be: up to date, unlocked, with a reference.
 
     read_swap_cache_async(), mm/swap_state.c:368 (v4.18), without readahead. 0 without memory, or
@@ -185,7 +185,7 @@ def read_swap_cache(k: Kernel, entry: u64, memcg: MemCgroup) -> u64:
             return 0
 
 
-def _read_into_cache(k: Kernel, page: u64, entry: u64, memcg: MemCgroup) -> i32:
+def _read_into_cache(k: Kernel, page: u64, entry: u64, memcg: MemCgroup | None) -> i32:
     """Make a new page the one that stands for a slot, locked; 0 or -errno."""
     error: i32 = swapcache_prepare(k, entry)
     if error:
