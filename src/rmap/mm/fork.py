@@ -34,7 +34,7 @@ if not cython.compiled:
     from rmap.mm.tlb import flush_tlb_mm
     from rmap.mm.vma import get_mm_rss, vm_area_dup, vma_link_list, vma_pages
     from rmap.mm.vma_adjust import get_file
-    from rmap.scalar import i32, u64
+    from rmap.scalar import i32
 
 
 def mm_alloc(k: Kernel, name: str, memcg: MemCgroup) -> Mm | None:
