@@ -20,7 +20,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -31,8 +31,6 @@ DOCUMENT = ROOT / "docs" / "rmap-coverage.md"
 MODEL = ROOT / "src" / "rmap" / "mm"
 #: Where the tests are that may be named as reaching a branch.
 TESTS = ("tests/mm", "tests/model")
-#: Tests to name for an outcome: one shows it, more are noise.
-NAMED = 1
 
 BRANCH = re.compile(r"(?P<line>\d+) (?P<kind>do|if\+?)(?P<marks>( [TF]?=\w+)*) \| (?P<what>.+)")
 MARKER = re.compile(r"L(\d+)\b")
@@ -79,15 +77,17 @@ class Place:
     path: str
     function: str
     line: int
+    end: int
     body: int | None = None
-    tests: dict[str, list[str]] = field(default_factory=dict)
 
     def outcome_of(self, arc: tuple[int, int], kind: str) -> str | None:
         """The outcome that a jump from one line to another is, if it is one of this place."""
         start, end = arc
         if kind == "do":
             return "reached" if end == (self.body or self.line) else None
-        if start != self.line or self.body is None:
+        # A condition over several lines is left from the line of the operand that decides it.
+        inside = range(self.line, self.end + 1)
+        if self.body is None or start not in inside or end in inside:
             return None
         return "taken" if end == self.body else "not taken"
 
@@ -155,7 +155,7 @@ class Source:
             raise CoverageError(f"{self.name}:{number}: a mark that stands at no statement")
         statement = max(at, key=lambda s: s.lineno)
         body = statement.body[0].lineno if isinstance(statement, ast.If | ast.While) else None
-        return Place(self.name, function.name, statement.lineno, body)
+        return Place(self.name, function.name, statement.lineno, head_end(statement), body)
 
 
 def head_end(statement: ast.stmt) -> int:
@@ -220,20 +220,24 @@ def outcomes_by_test(data: Path, branches: list[Branch]) -> dict[str, set[str]]:
     return found
 
 
-def few_tests(found: dict[str, set[str]]) -> dict[str, str]:
-    """One test for each outcome, as few different ones as a greedy choice finds."""
-    left = dict(found)
-    chosen: dict[str, str] = {}
-    while left:
-        counts: dict[str, int] = {}
-        for tests in left.values():
-            for test in tests:
-                counts[test] = counts.get(test, 0) + 1
-        best = max(sorted(counts), key=lambda test: counts[test])
-        for outcome in [o for o, tests in left.items() if best in tests]:
-            chosen[outcome] = best
-            del left[outcome]
-    return dict(sorted(chosen.items(), key=lambda item: (int(item[0].split()[0]), item[0])))
+def telling_tests(found: dict[str, set[str]]) -> dict[str, str]:
+    """One test for each outcome: of the tests of its module the one that takes the fewest others.
+
+    Such a test is about this outcome; a long random walk takes them all and tells nothing.
+    """
+    reaches: dict[str, int] = {}
+    for tests in found.values():
+        for test in tests:
+            reaches[test] = reaches.get(test, 0) + 1
+    where = places()
+    chosen = {}
+    for outcome in sorted(found, key=lambda outcome: (int(outcome.split()[0]), outcome)):
+        modules = [Path(place.path).stem for place in where[int(outcome.split()[0])]]
+        chosen[outcome] = min(
+            found[outcome],
+            key=lambda test: (not any(f"/test_{m}" in test for m in modules), reaches[test], test),
+        )
+    return chosen
 
 
 def record(selected: Iterable[str] = TESTS) -> dict[str, str]:
@@ -242,7 +246,7 @@ def record(selected: Iterable[str] = TESTS) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "coverage")
         run_tests(selected, data)
-        return few_tests(outcomes_by_test(data, branches))
+        return telling_tests(outcomes_by_test(data, branches))
 
 
 def confirm(reached: dict[str, str]) -> list[str]:
@@ -309,8 +313,8 @@ def document(reached: dict[str, str]) -> str:
         "here, uncompiled and traced, and fails if one does not take its outcome.",
         "",
         f"{len(functions)} functions, {len(branches)} branches with {len(outcomes)} outcomes: "
-        f"{tested} are reached by a test, {later} belong to huge, merged, migrating, broken and",
-        "device pages (*second part*).",
+        f"{tested} are reached by a",
+        f"test, {later} wait for huge, merged, migrating, broken and device pages (*second part*).",
         "",
         "Lines are those of the listing (v4.18). In the model, `# L1385` marks the statement.",
     ]
