@@ -100,7 +100,7 @@ def shmem_fault(k: Kernel, vmf: VmFault) -> i32:
 
 
 def shmem_getpage(
-    k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg: MemCgroup, vmf: VmFault
+    k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg: MemCgroup, vmf: VmFault | None
 ) -> i64:
     """The page at an index, locked, with a reference; a negative errno if it cannot be had.
 
