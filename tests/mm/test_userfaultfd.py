@@ -185,6 +185,36 @@ def test_a_private_mapping_of_shmem_got_the_files_page_writable_in_v4_18(fixed: 
     assert f.p.read(a, 6) == b"Secret"
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_page_provided_through_a_read_only_mapping_was_dropped_in_v4_18(fixed: bool) -> None:
+    f = Faulting(uffd_dirties_shmem=fixed)
+    data = f.file(shmem=True)
+    a = f.map(1, prot="r", kind="file", file=data)
+    f.p.userfaultfd(a, PAGE).copy(a, b"only here")
+    page = f.page(f.p, a)
+    f.m.page_referenced([page])
+    for _ in range(3):
+        f.m.reclaim(1)
+    assert f.page(f.p, a) == 0
+    # It was clean, so reclaim took what is on "disk" for the same.
+    assert data.read(0, 9) == (b"only here" if fixed else bytes(9))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_page_was_provided_beyond_the_end_of_a_file_in_v4_18(fixed: bool) -> None:
+    f = Faulting(uffd_checks_file_size=fixed)
+    data = f.file(shmem=True)
+    a = f.map(1, kind="file", file=data, pgoff=data.size // PAGE)
+    fault = f.p.userfaultfd(a, PAGE)
+    if fixed:
+        with pytest.raises(SyscallError, match="Bad address"):
+            fault.copy(a, b"beyond")
+    else:
+        fault.copy(a, b"beyond")
+        assert f.p.read(a, 6) == b"beyond"
+    assert f.sound()
+
+
 def test_a_userfault_that_cannot_wait_is_a_bus_error() -> None:
     f = Faulting()
     a = f.map(1)

@@ -232,15 +232,16 @@ def main() -> int:
     """Soak by the options of the command line; 1 if something went wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.model.soak", description=__doc__)
     parser.add_argument("--profile", default="4.18")
-    parser.add_argument("--quirk", action="append", default=[], metavar="NAME",
-                        help="switch a quirk on; the default is what a long run needs")  # fmt: skip
-    parser.add_argument("--faithful", action="store_true", help="no quirks: v4.18 as it was")
+    parser.add_argument("--on", action="append", default=[], metavar="QUIRK",
+                        help="switch a quirk on, besides those that repair v4.18")  # fmt: skip
+    parser.add_argument("--off", action="append", default=[], metavar="QUIRK",
+                        help="leave one of these off: separate_reuse_counters, say")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=0)
     options = parser.parse_args()
-    quirks = [] if options.faithful else [*FIXES, *options.quirk]
-    kind = profile(options.profile, **dict.fromkeys(quirks, True))
+    quirks = dict.fromkeys((*FIXES, *options.on), True) | dict.fromkeys(options.off, False)
+    kind = profile(options.profile, **quirks)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -259,6 +260,8 @@ FIXES = (
     "separate_reuse_counters",
     "arch_unmap_failure_frees_swap",
     "uffd_copies_private_shmem",
+    "uffd_dirties_shmem",
+    "uffd_checks_file_size",
 )
 
 if __name__ == "__main__":

@@ -451,9 +451,6 @@ class World:
         process = self.process(op)
         if process is None:
             return
-        there = self.spaces[process.pid].get(op.page)
-        if there is not None and not there.exists:
-            return  # v4.18 lets a page be filled in beyond the end of a file
         try:
             fault = process.userfaultfd(at(op.page), op.pages * PAGE)
         except SyscallError:

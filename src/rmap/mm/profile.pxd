@@ -28,6 +28,8 @@ cdef class KernelProfile:
     cdef public flag mremap_looks_at_source_first
     cdef public flag mremap_drops_userfaultfd
     cdef public flag uffd_copies_private_shmem
+    cdef public flag uffd_dirties_shmem
+    cdef public flag uffd_checks_file_size
     cdef public flag cold_spares_shared
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake

@@ -177,6 +177,17 @@ QUIRKS: tuple[Quirk, ...] = (
         "page into the file and mapping that writable (5b51072e97d5, CVE-2018-18397)",
     ),
     Quirk(
+        "uffd_dirties_shmem",
+        "4.20",
+        "a page of shmem that UFFDIO_COPY provides through a mapping that is not writable is "
+        "dirty; before, reclaim took it for one of zeros and dropped it (dcf7fe9d8976)",
+    ),
+    Quirk(
+        "uffd_checks_file_size",
+        "4.20",
+        "UFFDIO_COPY provides no page of shmem beyond the file's end (e2a50c1f6414)",
+    ),
+    Quirk(
         "cold_spares_shared",
         "5.10",
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",

@@ -11,6 +11,7 @@ from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
 from rmap.mm.page cimport SetPage, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_cache cimport add_to_page_cache_locked, delete_from_page_cache
+from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport pfn_pte, pte_alloc, pte_lock, pte_mkdirty, pte_mkwrite, pte_none
 from rmap.mm.pgtable cimport pte_unlock, ptep_get, set_pte_at
 from rmap.mm.rmap_counts cimport page_add_file_rmap, page_add_new_anon_rmap

@@ -19,6 +19,7 @@ if not cython.compiled:
         _PAGE_SPECIAL,
         EBUSY,
         EEXIST,
+        EFAULT,
         EINVAL,
         ENOENT,
         ENOMEM,
@@ -44,6 +45,7 @@ if not cython.compiled:
     from rmap.mm.page import SetPage, trylock_page, unlock_page
     from rmap.mm.page_alloc import alloc_page
     from rmap.mm.page_cache import add_to_page_cache_locked, delete_from_page_cache
+    from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.pgtable import (
         pfn_pte,
         pte_alloc,
@@ -336,15 +338,19 @@ def shmem_mfill_atomic_pte(k: Kernel, vma: Vma, address: u64, data: bytes) -> i3
     """Fill a hole of a shmem file with a page that begins with `data`, and map it."""
     mm: Mm = vma.vm_mm
     mapping: AddressSpace = vma.vm_file.f_mapping
+    index: u64 = linear_page_index(k, vma, address)
     page: u64 = alloc_page(k, GFP_HIGHUSER)
     if not page:
         return -ENOMEM
     set_page_bytes(k, page, data)
     trylock_page(k, page)
     SetPage(k, page, PG_swapbacked | PG_uptodate)
-    error: i32 = mem_cgroup_try_charge(k, page, mm.memcg, GFP_KERNEL)
+    error: i32 = 0
+    if k.profile.uffd_checks_file_size and index >= mapping.size_pages:
+        error = -EFAULT
     if not error:
-        index: u64 = linear_page_index(k, vma, address)
+        error = mem_cgroup_try_charge(k, page, mm.memcg, GFP_KERNEL)
+    if not error:
         error = add_to_page_cache_locked(k, page, mapping, index, 0)
     if not error:
         lru_cache_add(k, page)
@@ -371,5 +377,8 @@ def _map_shmem_page(k: Kernel, vma: Vma, address: u64, page: u64) -> i32:
     page_add_file_rmap(k, page, False)
     if k.profile.mlock_counts:
         mlock_vma_page_counted(k, page, vma, False)
+    if k.profile.uffd_dirties_shmem and not vma.vm_flags & VM_WRITE:
+        # The entry will not say that the content is nowhere else.
+        set_page_dirty(k, page)
     set_pte_at(k, mm, address, ptep, _provided_pte(vma, page))
     return pte_unlock(k, ptep)
