@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from handmade import cache, crashed, make_file, process, touch, world
 from hypothesis import given
@@ -69,7 +70,7 @@ from rmap.mm.mlock_page import (
 )
 from rmap.mm.mm_types import Kernel
 from rmap.mm.page import lock_page, unlock_page
-from rmap.mm.page_alloc import alloc_page
+from rmap.mm.page_alloc import alloc_page, alloc_pages
 
 
 def new(k: Kernel, *, anon: bool = True) -> int:
@@ -111,11 +112,29 @@ def test_the_last_reference_takes_a_page_off_its_list() -> None:
     for page in pages:
         lru_cache_add(k, page)
     k.pg_refcount[pages[1]] += 1
-    release_pages(k, [pages[1], pages[0]])
+    put_page(k, pages[0])
+    put_page(k, pages[1])
     assert order(k, LRU_INACTIVE_ANON) == [pages[2], pages[1]]
     put_page(k, pages[1])
     put_page(k, pages[2])
     lists_are_sound(k)
+    assert k.nr_free == k.nr_pages
+
+
+def test_many_references_are_dropped_together() -> None:
+    k = make_kernel(1024)
+    singles = [new(k) for _ in range(100)]
+    for page in singles[:90]:
+        lru_cache_add(k, page)
+    head = int(alloc_pages(k, GFP_KERNEL, 4))
+    held = singles[7]
+    k.pg_refcount[held] += 1
+    together = memoryview(np.array([*singles[:40], head + 3, *singles[40:]], np.uintc))
+    release_pages(k, together, len(together))
+    assert order(k, LRU_INACTIVE_ANON) == [held]
+    assert k.nr_free == k.nr_pages - 1
+    lists_are_sound(k)
+    release_pages(k, memoryview(np.array([held], np.uintc)), 1)
     assert k.nr_free == k.nr_pages
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
-from rmap.scalar cimport flag, i32, u32, u64
+from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport sched, sched_point
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.memcg cimport mem_cgroup_uncharge
@@ -17,7 +17,8 @@ cpdef i32 put_page(Kernel k, u64 page) except -1
 cpdef i32 put_single_page(Kernel k, u64 page) except -1
 cdef i32 _page_cache_release(Kernel k, u64 page) except -1
 cdef i32 _put_compound_page(Kernel k, u64 page) except -1
-cpdef i32 release_pages(Kernel k, list pages) except -1
+cdef i32 _del_freed_page(Kernel k, u64 page) except -1
+cpdef i32 release_pages(Kernel k, u32[::1] pages, i64 count) except -1
 cpdef flag page_evictable(Kernel k, u64 page) except? -1
 cpdef i32 lru_cache_add(Kernel k, u64 page) except -1
 cdef i32 _lru_add(Kernel k, u64 page, LruVec lruvec) except -1

@@ -11,6 +11,8 @@ has a reference that is only a batch's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cython
 
 if not cython.compiled:
@@ -24,6 +26,7 @@ if not cython.compiled:
         PGDEACTIVATE,
         PGLAZYFREE,
         PGROTATED,
+        SWAP_CLUSTER_MAX,
         UNEVICTABLE_PGCLEARED,
         UNEVICTABLE_PGCULLED,
         UNEVICTABLE_PGMLOCKED,
@@ -74,7 +77,7 @@ if not cython.compiled:
         put_page_testzero,
     )
     from rmap.mm.page_alloc import free_compound_page, free_unref_page
-    from rmap.scalar import flag, i32, u32, u64
+    from rmap.scalar import flag, i32, i64, u32, u64
     from rmap.sync.bits import FIELD_REFCOUNT, OP_RMW
     from rmap.sync.core import sched, sched_point
 
@@ -110,8 +113,7 @@ def _page_cache_release(k: Kernel, page: u64) -> i32:
     """Take a page that is to be freed off its list (__page_cache_release(), mm/swap.c:58)."""
     if k.pg_flags[page] & PG_lru:
         k.lru_lock.lock()
-        k.pg_flags[page] ^= PG_lru
-        del_page_from_lru_list(k, page, mem_cgroup_page_lruvec(k, page), page_off_lru(k, page))
+        _del_freed_page(k, page)
         k.lru_lock.unlock()
     # Since mlock is counted, a page of an exiting process may get here with it; in v4.18 the last
     # unmap has cleared it, or the page is a bad page.
@@ -120,6 +122,12 @@ def _page_cache_release(k: Kernel, page: u64) -> i32:
         k.vm_stat[NR_MLOCK] -= hpage_nr_pages(k, page)
         k.vm_stat[UNEVICTABLE_PGCLEARED] += 1
     return 0
+
+
+def _del_freed_page(k: Kernel, page: u64) -> i32:
+    """Unlink a page without references from its list. k.lru_lock is held."""
+    k.pg_flags[page] ^= PG_lru
+    return del_page_from_lru_list(k, page, mem_cgroup_page_lruvec(k, page), page_off_lru(k, page))
 
 
 def _put_compound_page(k: Kernel, page: u64) -> i32:
@@ -138,11 +146,43 @@ def _put_compound_page(k: Kernel, page: u64) -> i32:
     return free_compound_page(k, head)
 
 
-def release_pages(k: Kernel, pages: list) -> i32:
-    """Drop a reference to each of a list of pages (mm/swap.c:738, v4.18)."""
+def release_pages(k: Kernel, pages: Any, count: i64) -> i32:
+    """Drop a reference to each of the first `count` of an array of pages.
+
+    mm/swap.c:738 (v4.18). `pages` is a contiguous array of u32. k.lru_lock is held over runs of
+    pages that are freed, and let go after every 32 of them.
+    """
+    locked: flag = False
+    batch: i32 = 0
+    freed: i64 = 0
+    i: i64
     page: u64
-    for page in pages:
-        put_page(k, page)
+    for i in range(count):
+        page = pages[i]
+        if locked and batch == SWAP_CLUSTER_MAX:
+            k.lru_lock.unlock()
+            locked = False
+        if k.pg_flags[page] & (PG_head | PG_tail | PG_zone_device):
+            if locked:
+                k.lru_lock.unlock()
+                locked = False
+            _put_compound_page(k, page)
+            continue
+        if not put_page_testzero(k, page):
+            continue
+        if k.pg_flags[page] & PG_lru:
+            if not locked:
+                k.lru_lock.lock()
+                locked = True
+                batch = 0
+            batch += 1
+            _del_freed_page(k, page)
+        pages[freed] = page
+        freed += 1
+    if locked:
+        k.lru_lock.unlock()
+    for i in range(freed):
+        put_single_page(k, pages[i])
     return 0
 
 
@@ -153,6 +193,8 @@ def page_evictable(k: Kernel, page: u64) -> flag:
     """Whether reclaim may take the page: neither mlocked nor of an unevictable file."""
     if PageFlag(k, page, PG_mlocked):
         return False
+    if PageAnon(k, page):
+        return True
     mapping: AddressSpace = page_mapping(k, page)
     return mapping is None or not mapping.unevictable
 

@@ -6,7 +6,7 @@ from rmap.mm.anon_vma cimport unlink_anon_vmas
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.i_mmap cimport unlink_file_vma
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
-from rmap.mm.lru cimport mark_page_accessed, put_page
+from rmap.mm.lru cimport mark_page_accessed, put_page, release_pages
 from rmap.mm.memory cimport print_bad_pte, vm_normal_page
 from rmap.mm.mlock_page cimport munlock_vma_page_counted
 from rmap.mm.mm_types cimport AddressSpace, IntervalNode, Kernel, Mm, Vma

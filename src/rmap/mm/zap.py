@@ -38,7 +38,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.i_mmap import unlink_file_vma
     from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
-    from rmap.mm.lru import mark_page_accessed, put_page
+    from rmap.mm.lru import mark_page_accessed, put_page, release_pages
     from rmap.mm.memory import print_bad_pte, vm_normal_page
     from rmap.mm.mlock_page import munlock_vma_page_counted
     from rmap.mm.mm_types import AddressSpace, IntervalNode, Kernel, Mm, Vma
@@ -198,7 +198,7 @@ def tlb_flush_mmu_free(k: Kernel, tlb: MmuGather) -> i32:
         page = tlb.pages[i]
         if PageSwapCache(k, page):
             free_swap_cache(k, page)
-        put_page(k, page)
+    release_pages(k, tlb.pages, tlb.nr)
     tlb.nr = 0
     return 0
 
