@@ -7,7 +7,7 @@ from rmap.mm.bug cimport WARN
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page cimport SetPage, compound_head, lock_page, trylock_page
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport pte_pfn, pte_special, set_pte_at
+from rmap.mm.pgtable cimport set_pte_at
 from rmap.mm.vma cimport linear_page_index
 
 cdef class VmFault:

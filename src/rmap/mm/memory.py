@@ -14,10 +14,13 @@ import cython
 if not cython.compiled:
     from rmap.mm.bits import (
         _PAGE_RW,
+        _PAGE_SPECIAL,
         FAULT_FLAG_ALLOW_RETRY,
         FAULT_FLAG_RETRY_NOWAIT,
         GFP_KERNEL,
         PAGE_MASK,
+        PAGE_SHIFT,
+        PTE_PFN_MASK,
         VM_MIXEDMAP,
         VM_PFNMAP,
         VM_WRITE,
@@ -29,7 +32,7 @@ if not cython.compiled:
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.page import SetPage, compound_head, lock_page, trylock_page
     from rmap.mm.page_alloc import alloc_page
-    from rmap.mm.pgtable import pte_pfn, pte_special, set_pte_at
+    from rmap.mm.pgtable import set_pte_at
     from rmap.mm.vma import linear_page_index
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import RANK_PAGE_LOCK
@@ -106,8 +109,9 @@ def vm_normal_page(k: Kernel, vma: Vma, address: u64, pte: u64) -> u64:
 
     The zero page and frames of a device have no such page.
     """
-    pfn: u64 = pte_pfn(pte)
-    if pte_special(pte):
+    # Asked for every entry that is unmapped or copied: no calls on the way that all but few go.
+    pfn: u64 = (pte & PTE_PFN_MASK) >> PAGE_SHIFT
+    if pte & _PAGE_SPECIAL:
         if vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) or is_zero_pfn(k, pfn):
             return 0
         print_bad_pte(k, vma, address, pte, 0)

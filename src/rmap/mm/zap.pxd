@@ -13,13 +13,13 @@ from rmap.mm.mm_types cimport AddressSpace, IntervalNode, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport PageAnon, PageLocked, PageSwapCache, compound_head
+from rmap.mm.page cimport PageAnon, PageLocked, compound_head
 from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport free_pgd_range, is_device_private_entry, is_migration_entry
 from rmap.mm.pgtable cimport is_swap_pmd, non_swap_entry, pmd_offset, pmd_trans_huge
-from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_none, pte_offset, pte_present
-from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, pte_young, ptep_get_and_clear
+from rmap.mm.pgtable cimport pte_lock, pte_none, pte_offset
+from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get_and_clear
 from rmap.mm.pgtable cimport swp_offset
 from rmap.mm.rmap_counts cimport page_remove_rmap
 from rmap.mm.swap cimport free_swap_and_cache, free_swap_cache
