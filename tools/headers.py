@@ -1,19 +1,109 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write each ``bits.pxd`` of the package from its ``bits.py``: ``python tools/headers.py``.
+"""Write the headers that say again what a module says: ``python tools/headers.py``.
 
-The compiled modules need the constants as C macros, with the type that keeps all bits. To write
-them twice by hand would be to get one of them wrong once. ``--check`` writes
-nothing and says what is not current.
+Each ``bits.pxd`` has the constants of its ``bits.py`` as C macros, with the type that keeps all
+bits. ``mm/inline.pxd`` has the small accessors of `INLINE` once more, as inline functions: a call
+from one compiled module into another cannot be inlined, and a walk of the reverse map makes dozens
+for each page-table entry. To write these things twice by hand would be to get one of them wrong
+once. ``--check`` writes nothing and says what is not current.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [ROOT / "src" / "rmap" / layer / "bits.py" for layer in ("sync", "mm")]
+MM = ROOT / "src" / "rmap" / "mm"
+#: What ``mm/inline.pxd`` has of each module; what a function calls stands before it. These modules
+#: do not import it themselves.
+INLINE = {
+    "page": (
+        "SetPage",
+        "ClearPage",
+        "TestClearPage",
+        "PageFlag",
+        "compound_head",
+        "page_mapping_word",
+        "PageAnon",
+        "PageKsm",
+        "PageLocked",
+        "PageSwapBacked",
+        "PageSwapCache",
+        "PageDirty",
+        "PageMlocked",
+        "PageHWPoison",
+        "PageTail",
+        "PageCompound",
+        "PageTransCompound",
+        "PageTransHuge",
+        "PageHuge",
+        "compound_order",
+        "hpage_nr_pages",
+        "mapcount_inc_and_test",
+        "mapcount_add_negative",
+        "compound_mapcount",
+        "PageDoubleMap",
+        "total_mapcount",
+        "page_mapped",
+        "page_rmapping",
+        "page_index",
+        "page_to_pgoff",
+        "is_zone_device_page",
+        "is_device_private_page",
+        "mod_node_page_state",
+    ),
+    "pgtable": (
+        "pte_none",
+        "pte_present",
+        "is_swap_pte",
+        "pte_young",
+        "pte_dirty",
+        "pte_write",
+        "pte_special",
+        "pte_soft_dirty",
+        "pte_unused",
+        "pte_pfn",
+        "pfn_pte",
+        "pmd_present",
+        "pmd_trans_huge",
+        "is_swap_pmd",
+        "swp_type",
+        "swp_offset",
+        "pte_to_swp_entry",
+        "is_migration_entry",
+        "is_device_private_entry",
+        "is_pmd_migration_entry",
+        "_descend",
+        "pmd_offset",
+        "pte_offset",
+        "ptl_of",
+        "pte_lock",
+        "pte_unlock",
+        "ptep_get",
+        "set_pte_at",
+        "ptep_get_and_clear",
+    ),
+    "tlb": (
+        "inc_mm_tlb_gen",
+        "flush_tlb_page",
+        "ptep_test_and_clear_young",
+        "ptep_clear_flush_young",
+    ),
+    "mmu_notifier": ("ptep_clear_flush_young_notify",),
+    "vma": (
+        "vma_page_address",
+        "vma_address",
+        "userfaultfd_armed",
+        "inc_mm_counter",
+        "dec_mm_counter",
+    ),
+}
 
 HEAD = """\
 # SPDX-License-Identifier: GPL-2.0-only
@@ -53,16 +143,63 @@ def header(values: dict[str, int]) -> str:
     return f"{HEAD}{defines}    '''\n{declared}"
 
 
+INLINE_HEAD = """\
+# SPDX-License-Identifier: GPL-2.0-only
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
+# Made from {modules} by tools/headers.py; do not edit.
+from rmap.mm.bits cimport *
+from rmap.sync.bits cimport *
+from rmap.scalar cimport flag, i32, i64, u32, u64
+from rmap.sync.core cimport lock_acquired, lock_released, sched, sched_point
+from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
+from rmap.mm.mmu_notifier cimport _tell_clear_flush_young
+from rmap.mm.pgtable cimport _wait_for_table
+from rmap.mm.tlb cimport _flush_tlb_cpus
+"""
+
+
+def inline_header() -> str:
+    """The text of ``mm/inline.pxd``. Raises `ValueError` for a function that is not there."""
+    modules = ", ".join(f"{module}.py" for module in INLINE)
+    functions = (text for module, names in INLINE.items() for text in inlined(module, names))
+    return INLINE_HEAD.format(modules=modules) + "\n".join(("", *functions))
+
+
+def inlined(module: str, names: tuple[str, ...]) -> Iterator[str]:
+    """Functions of a module as inline ones: the signature of its ``.pxd``, the body of its ``.py``.
+
+    Raises `ValueError` for a function that is not there.
+    """
+    source = (MM / f"{module}.py").read_text(encoding="utf-8")
+    declared = (MM / f"{module}.pxd").read_text(encoding="utf-8")
+    defined = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
+    for name in names:
+        signature = re.search(rf"^c(?:p)?def (.*\b{name}\(.*)$", declared, re.MULTILINE)
+        if signature is None or name not in defined:
+            raise ValueError(f"{module}.py and its header have no {name}() on one line")
+        body = defined[name].body
+        if ast.get_docstring(defined[name]) is not None:
+            body = body[1:]
+        lines = source.splitlines()[body[0].lineno - 1 : body[-1].end_lineno]
+        yield "\n".join((f"cdef inline {signature[1]}:", *lines, ""))
+
+
+def headers() -> Iterator[tuple[Path, str]]:
+    """Every header that is made, and what it has to be."""
+    for module in MODULES:
+        yield module.with_suffix(".pxd"), header(constants(module))
+    yield MM / "inline.pxd", inline_header()
+
+
 def main(arguments: list[str]) -> int:
     """Write the headers, or with ``--check`` say which is not current; returns the exit status."""
     stale = 0
-    for module in MODULES:
-        target = module.with_suffix(".pxd")
-        text = header(constants(module))
+    for target, text in headers():
         if "--check" not in arguments:
             target.write_text(text, encoding="utf-8")
         elif target.read_text(encoding="utf-8") != text:
-            print(f"{target.relative_to(ROOT)} is not {module.name}'s: run python tools/headers.py")
+            print(f"{target.relative_to(ROOT)} is not current: run python tools/headers.py")
             stale = 1
     return stale
 

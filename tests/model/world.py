@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -257,9 +258,9 @@ class World:
 
     def do_munmap(self, op: Op) -> None:
         process = self.process(op)
-        if process is not None and self.attempt(
-            process, lambda: process.munmap(at(op.page), op.pages * PAGE)
-        ):
+        if process is None or op.page >= WINDOW:
+            return  # the rest of a stack would grow back
+        if self.attempt(process, lambda: process.munmap(at(op.page), op.pages * PAGE)):
             oracle.drop(self.spaces[process.pid], op.page, op.pages)
 
     def do_mprotect(self, op: Op) -> None:
@@ -292,6 +293,19 @@ class World:
                 oracle.drop(space, op.page + wanted, op.pages - wanted)
             else:
                 oracle.move(space, op.page, op.pages, (found[0] - BASE) // PAGE, wanted)
+                self.keep_source(process, op, (found[0] - BASE) // PAGE)
+
+    def keep_source(self, process: Process, op: Op, target: int) -> None:
+        """A move is not undone because its source cannot be split off: that stays, empty."""
+        plan = self.machine.inject
+        space = self.spaces[process.pid]
+        if plan is None or not plan.failed:
+            return
+        for number in range(op.pages):
+            page = op.page + number
+            if page not in space and process.vma_at(at(page)) is not None:
+                moved = space.get(target + number, space[target])
+                space[page] = replace(moved, own=None, freed=False)
 
     def do_brk(self, op: Op) -> None:
         process = self.process(op)

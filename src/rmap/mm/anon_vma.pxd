@@ -6,8 +6,8 @@ from rmap.sync.core cimport rcu_read_lock, rcu_read_unlock, sched, sched_point
 from rmap.sync.locks cimport RwSem, SpinLock
 from rmap.mm.bug cimport BUG, WARN, WARN_ONCE
 from rmap.mm.interval_tree cimport interval_tree_insert, interval_tree_remove
+from rmap.mm.inline cimport page_mapped, page_mapping_word
 from rmap.mm.mm_types cimport AnonVma, AnonVmaChain, Kernel, Mm, Vma
-from rmap.mm.page cimport page_mapped, page_mapping_word
 from rmap.mm.vma cimport find_mergeable_anon_vma, set_vma_anon_vma, vma_anon_vma
 
 cdef class ReuseRule:

@@ -69,9 +69,14 @@ cdef class Vma:
     cdef public str name
 
 cdef class Mm:
+    # What a walk looks at of every mm it comes to: one cache line.
+    cdef public u64 pgd
+    cdef public u64 pmd_tag, pmd_table
+    cdef public u64 cpu_bitmap
+    cdef public u64 tlb_gen
+    cdef public object notifier
     cdef public u64 ident
     cdef public Kernel kernel
-    cdef public u64 pgd
     cdef public Vma mmap
     cdef public list vmas
     cdef public i32 map_count
@@ -85,12 +90,9 @@ cdef class Mm:
     cdef public flag on_mmlist
     cdef public flag tlb_flush_batched
     cdef public i32 tlb_flush_pending
-    cdef public u64 tlb_gen
-    cdef public u64 cpu_bitmap
     cdef public u64 start_brk, brk
     cdef public u64 def_flags
     cdef public MemCgroup memcg
-    cdef public object notifier
     cdef public str comm
     cdef public i64 nr_ptes
     cdef public flag dead

@@ -185,6 +185,8 @@ class Mm:
         self.ident = ident
         self.kernel = kernel
         self.pgd = pgd
+        self.pmd_tag = 0
+        self.pmd_table = 0
         self.mmap: Vma = None
         self.vmas: list = []
         self.map_count = 0

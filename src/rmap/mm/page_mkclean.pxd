@@ -2,12 +2,14 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.inline cimport compound_order, page_mapped, PageLocked, pte_dirty, pte_write
+from rmap.mm.inline cimport ptep_get, set_pte_at
 from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport PageLocked, compound_order, page_mapped, page_mapping
+from rmap.mm.page cimport page_mapping
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk, page_vma_mapped_walk
-from rmap.mm.pgtable cimport pte_dirty, pte_mkclean, pte_write, pte_wrprotect, ptep_get, set_pte_at
+from rmap.mm.pgtable cimport pte_mkclean, pte_wrprotect
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk
 from rmap.mm.tlb cimport pmdp_huge_clear_flush, ptep_clear_flush
 

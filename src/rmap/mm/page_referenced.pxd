@@ -2,10 +2,11 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport page_lock_anon_vma_read
+from rmap.mm.inline cimport ClearPage, page_mapped, page_rmapping, PageAnon, PageKsm
+from rmap.mm.inline cimport ptep_clear_flush_young_notify, TestClearPage, total_mapcount
 from rmap.mm.mm_types cimport AnonVma, Kernel, MemCgroup, Vma
-from rmap.mm.mmu_notifier cimport pmdp_clear_flush_young_notify, ptep_clear_flush_young_notify
-from rmap.mm.page cimport ClearPage, PageAnon, PageKsm, TestClearPage
-from rmap.mm.page cimport page_mapped, page_rmapping, total_mapcount, trylock_page, unlock_page
+from rmap.mm.mmu_notifier cimport pmdp_clear_flush_young_notify
+from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
 from rmap.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_done
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk

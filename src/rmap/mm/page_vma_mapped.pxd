@@ -2,13 +2,12 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.inline cimport compound_order, hpage_nr_pages, is_device_private_entry
+from rmap.mm.inline cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte, PageHuge
+from rmap.mm.inline cimport PageTransHuge, pmd_offset, pmd_present, pmd_trans_huge, pte_lock
+from rmap.mm.inline cimport pte_none, pte_offset, pte_pfn, pte_present, pte_to_swp_entry
+from rmap.mm.inline cimport pte_unlock, ptep_get, ptl_of, swp_offset, vma_page_address
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.page cimport PageHuge, PageTransHuge, compound_order, hpage_nr_pages
-from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry, is_pmd_migration_entry
-from rmap.mm.pgtable cimport is_swap_pte, pmd_offset, pmd_present, pmd_trans_huge
-from rmap.mm.pgtable cimport pte_lock, pte_none, pte_offset, pte_pfn, pte_present
-from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get, ptl_of, swp_offset
-from rmap.mm.vma cimport vma_page_address
 
 cdef class PageVmaMappedWalk:
     cdef public u64 page

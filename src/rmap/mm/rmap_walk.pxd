@@ -4,12 +4,13 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport anon_vma_lock_read, anon_vma_unlock_read
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
+from rmap.mm.inline cimport hpage_nr_pages, page_mapping_word, page_rmapping, page_to_pgoff
+from rmap.mm.inline cimport PageAnon, PageKsm, PageLocked, pmd_offset, pmd_present
+from rmap.mm.inline cimport pmd_trans_huge, ptep_get, vma_address, vma_page_address
 from rmap.mm.mm_types cimport AddressSpace, AnonVma, AnonVmaChain, IntervalNode, IntervalRoot
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.page cimport PageAnon, PageKsm, PageLocked, hpage_nr_pages, page_anon_vma
-from rmap.mm.page cimport page_mapping, page_mapping_word, page_rmapping, page_to_pgoff
-from rmap.mm.pgtable cimport pmd_offset, pmd_present, pmd_trans_huge, ptep_get
-from rmap.mm.vma cimport vma_address, vma_page_address
+from rmap.mm.page cimport page_anon_vma
+from rmap.mm.page cimport page_mapping
 
 cdef class RmapWalkControl:
     cpdef flag rmap_one(self, Kernel k, u64 page, Vma vma, u64 address) except? -1

@@ -4,8 +4,8 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport Context, sched, sched_point
 from rmap.mm.bug cimport BUG
-from rmap.mm.inline cimport pte_dirty, pte_pfn, ptep_get_and_clear
 from rmap.mm.mm_types cimport Kernel, Mm, Task, TlbBatch, Vma
+from rmap.mm.pgtable cimport pte_dirty, pte_pfn, ptep_get_and_clear
 
 cdef class Tlb:
     cdef public i32 cpu
