@@ -316,6 +316,23 @@ def test_truncation_takes_pages_away(m: Machine) -> None:
         assert p.read(address, 1) == b"\x01"
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_swapped_copy_outlived_the_page_that_was_cut_off_in_4_18(fixed: bool) -> None:
+    m = Machine(ram=256, swap=64, profile=profile("4.18", zap_drops_swapped_copies=fixed))
+    f = m.file("f", 2)
+    p = m.spawn("p")
+    a = p.mmap(2 * PAGE, "rw", "fileprivate", f)
+    p.write(a + PAGE, b"mine")
+    p.madvise(a, 2 * PAGE, "pageout")
+    f.truncate(PAGE)
+    if fixed:
+        with pytest.raises(BusError):
+            p.read(a + PAGE, 1)
+    else:
+        assert p.read(a + PAGE, 4) == b"mine"
+    assert m.check() == []
+
+
 def test_idle_pages(m: Machine) -> None:
     p = m.spawn("p")
     a = p.mmap(2 * PAGE)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rmap.mm.profile import KernelProfile, profile
 from tests.model.soak import (
     FAILURES,
-    FIXES,
+    FIXED,
     WEIGHTS,
     Failure,
     Walker,
@@ -29,9 +29,6 @@ from tests.model.soak import (
     walk,
 )
 from tests.model.world import BASE, MAX_PROCESSES, STACK, WINDOW, Op, World, Wrong
-
-#: v4.18 with what was repaired later, so that nothing is to be found.
-FIXED = profile("4.18", **dict.fromkeys(FIXES, True))
 
 PAGES = st.one_of(
     st.integers(0, WINDOW - 1), st.sampled_from([(STACK - BASE) // 4096 + n for n in range(2)])

@@ -30,6 +30,7 @@ cdef class KernelProfile:
     cdef public flag uffd_copies_private_shmem
     cdef public flag uffd_dirties_shmem
     cdef public flag uffd_checks_file_size
+    cdef public flag zap_drops_swapped_copies
     cdef public flag cold_spares_shared
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake

@@ -188,6 +188,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "UFFDIO_COPY provides no page of shmem beyond the file's end (e2a50c1f6414)",
     ),
     Quirk(
+        "zap_drops_swapped_copies",
+        "5.18",
+        "truncating a file drops private copies that are swapped out too, as it drops those in "
+        "memory; before, they could still be read beyond the end (5abfd71d936a)",
+    ),
+    Quirk(
         "cold_spares_shared",
         "5.10",
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",

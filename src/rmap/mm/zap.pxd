@@ -69,6 +69,7 @@ cdef i32 zap_present_pte(
     Kernel k, MmuGather tlb, Vma vma, u64 address, u64 ptep, u64 pte, ZapDetails details
 ) except -1
 cdef flag _page_wanted(Kernel k, ZapDetails details, u64 page) except? -1
+cdef flag _entry_wanted(Kernel k, ZapDetails details, u64 entry) except? -1
 cdef i32 zap_absent_pte(
     Kernel k, MmuGather tlb, Vma vma, u64 address, u64 ptep, u64 pte, ZapDetails details
 ) except -1

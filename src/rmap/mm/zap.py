@@ -390,6 +390,18 @@ def _page_wanted(k: Kernel, details: ZapDetails, page: u64) -> flag:
     return word == mapping.handle << MAPPING_HANDLE_SHIFT
 
 
+def _entry_wanted(k: Kernel, details: ZapDetails, entry: u64) -> flag:
+    """Whether an entry that holds no page is to be zapped: of none, or of private copies too.
+
+    v4.18 leaves all of them whenever only the pages of a file are zapped, even with the copies.
+    """
+    if not k.profile.zap_drops_swapped_copies:
+        return False
+    if is_migration_entry(entry):
+        return _page_wanted(k, details, swp_offset(entry))
+    return details.check_mapping is None
+
+
 def zap_absent_pte(
     k: Kernel, tlb: MmuGather, vma: Vma, address: u64, ptep: u64, pte: u64, details: ZapDetails
 ) -> i32:
@@ -405,7 +417,7 @@ def zap_absent_pte(
         page_remove_rmap(k, page, False)
         put_page(k, page)
         return 0
-    if details is not None:
+    if details is not None and not _entry_wanted(k, details, entry):
         return 0
     if not non_swap_entry(entry):
         tlb.rss[MM_SWAPENTS] -= 1
