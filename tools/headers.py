@@ -27,6 +27,7 @@ INLINE = {
         "SetPage",
         "ClearPage",
         "TestClearPage",
+        "TestSetPage",
         "PageFlag",
         "compound_head",
         "page_mapping_word",
@@ -52,11 +53,24 @@ INLINE = {
         "total_mapcount",
         "page_mapped",
         "page_rmapping",
+        "get_page",
+        "put_page_testzero",
         "page_index",
         "page_to_pgoff",
         "is_zone_device_page",
         "is_device_private_page",
         "mod_node_page_state",
+    ),
+    "mm_inline": (
+        "page_is_file_cache",
+        "page_lru_base_type",
+        "page_lru",
+        "page_off_lru",
+        "mem_cgroup_page_lruvec",
+        "update_lru_size",
+        "add_page_to_lru_list",
+        "del_page_from_lru_list",
+        "update_page_reclaim_stat",
     ),
     "pgtable": (
         "pte_none",
@@ -152,7 +166,7 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport lock_acquired, lock_released, sched, sched_point
 from rmap.mm.bug cimport BUG_PAGE
-from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
+from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, MemCgroup, Mm, Vma
 from rmap.mm.mmu_notifier cimport _tell_clear_flush_young
 from rmap.mm.pgtable cimport _wait_for_table
 from rmap.mm.tlb cimport _flush_tlb_cpus

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
-# Made from page.py, pgtable.py, tlb.py, mmu_notifier.py, vma.py by tools/headers.py; do not edit.
+# Made from page.py, mm_inline.py, pgtable.py, tlb.py, mmu_notifier.py, vma.py by tools/headers.py; do not edit.
 from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport lock_acquired, lock_released, sched, sched_point
 from rmap.mm.bug cimport BUG_PAGE
-from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
+from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, MemCgroup, Mm, Vma
 from rmap.mm.mmu_notifier cimport _tell_clear_flush_young
 from rmap.mm.pgtable cimport _wait_for_table
 from rmap.mm.tlb cimport _flush_tlb_cpus
@@ -31,6 +31,13 @@ cdef inline flag TestClearPage(Kernel k, u64 page, u32 bit) except? -1:
         k.pg_flags[page] ^= bit
         return True
     return False
+
+cdef inline flag TestSetPage(Kernel k, u64 page, u32 bit) except? -1:
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_PAGE_FLAGS, page)
+    was: flag = k.pg_flags[page] & bit != 0
+    k.pg_flags[page] |= bit
+    return was
 
 cdef inline flag PageFlag(Kernel k, u64 page, u32 bit) except? -1:
     if sched.exploring:
@@ -162,6 +169,24 @@ cdef inline flag page_mapped(Kernel k, u64 page) except? -1:
 cdef inline u32 page_rmapping(Kernel k, u64 page) except? 0:
     return page_mapping_word(k, compound_head(k, page)) >> MAPPING_HANDLE_SHIFT
 
+cdef inline i32 get_page(Kernel k, u64 page) except -1:
+    head: u64 = compound_head(k, page)
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, head)
+    if k.pg_refcount[head] <= 0:
+        BUG_PAGE("mm.h:875 get_page of a page without references", page)
+    k.pg_refcount[head] += 1
+    return 0
+
+cdef inline flag put_page_testzero(Kernel k, u64 page) except? -1:
+    head: u64 = compound_head(k, page)
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, head)
+    if k.pg_refcount[head] <= 0:
+        BUG_PAGE("mm.h:441 put_page_testzero of a page without references", page)
+    k.pg_refcount[head] -= 1
+    return k.pg_refcount[head] == 0
+
 cdef inline u64 page_index(Kernel k, u64 page) except? 0:
     if sched.exploring:
         sched_point(OP_READ, FIELD_INDEX, page)
@@ -181,6 +206,78 @@ cdef inline flag is_device_private_page(Kernel k, u64 page) except? -1:
 
 cdef inline i32 mod_node_page_state(Kernel k, i32 item, i64 delta) except -1:
     k.vm_stat[item] += delta
+    return 0
+
+cdef inline flag page_is_file_cache(Kernel k, u64 page) except? -1:
+    return k.pg_flags[page] & PG_swapbacked == 0
+
+cdef inline i32 page_lru_base_type(Kernel k, u64 page) except -1:
+    if k.pg_flags[page] & PG_swapbacked:
+        return LRU_INACTIVE_ANON
+    return LRU_INACTIVE_FILE
+
+cdef inline i32 page_lru(Kernel k, u64 page) except -1:
+    if k.pg_flags[page] & PG_unevictable:
+        return LRU_UNEVICTABLE
+    if k.pg_flags[page] & PG_active:
+        return page_lru_base_type(k, page) + LRU_ACTIVE
+    return page_lru_base_type(k, page)
+
+cdef inline i32 page_off_lru(Kernel k, u64 page) except -1:
+    lru: i32 = page_lru(k, page)
+    if k.pg_flags[page] & PG_unevictable:
+        k.pg_flags[page] ^= PG_unevictable
+        if k.pg_flags[page] & PG_active:
+            BUG_PAGE("mm_inline.h:93 a page is active and unevictable", page)
+    elif k.pg_flags[page] & PG_active:
+        k.pg_flags[page] ^= PG_active
+    return lru
+
+cdef inline LruVec mem_cgroup_page_lruvec(Kernel k, u64 page):
+    memcg: MemCgroup = k.memcgs[k.pg_memcg[page]]
+    return memcg.lruvec
+
+cdef inline i32 update_lru_size(Kernel k, LruVec lruvec, i32 lru, i64 nr_pages) except -1:
+    lruvec.size[lru] += nr_pages
+    k.vm_stat[NR_INACTIVE_ANON + lru] += nr_pages
+    return 0
+
+cdef inline i32 add_page_to_lru_list(Kernel k, u64 page, LruVec lruvec, i32 lru) except -1:
+    update_lru_size(k, lruvec, lru, hpage_nr_pages(k, page))
+    if lru == LRU_UNEVICTABLE and k.profile.mlock_counts:
+        return 0
+    newest: u64 = lruvec.head[lru]
+    k.pg_lru_next[page] = newest
+    k.pg_lru_prev[page] = 0
+    if newest:
+        k.pg_lru_prev[newest] = page
+    else:
+        lruvec.tail[lru] = page
+    lruvec.head[lru] = page
+    return 0
+
+cdef inline i32 del_page_from_lru_list(Kernel k, u64 page, LruVec lruvec, i32 lru) except -1:
+    nr_pages: i64 = hpage_nr_pages(k, page)
+    update_lru_size(k, lruvec, lru, -nr_pages)
+    if lru == LRU_UNEVICTABLE and k.profile.mlock_counts:
+        return 0
+    newer: u64 = k.pg_lru_prev[page]
+    older: u64 = k.pg_lru_next[page]
+    if (k.pg_lru_next[newer] if newer else lruvec.head[lru]) != page:
+        BUG_PAGE("list_debug.c:51 list_del corruption: the page is on another LRU list", page)
+    if newer:
+        k.pg_lru_next[newer] = older
+    else:
+        lruvec.head[lru] = older
+    if older:
+        k.pg_lru_prev[older] = newer
+    else:
+        lruvec.tail[lru] = newer
+    return 0
+
+cdef inline i32 update_page_reclaim_stat(LruVec lruvec, i32 file, i32 rotated) except -1:
+    lruvec.recent_scanned[file] += 1
+    lruvec.recent_rotated[file] += rotated
     return 0
 
 cdef inline flag pte_none(u64 pte) noexcept:
