@@ -4,13 +4,16 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport sched, sched_point
 from rmap.mm.bug cimport BUG, BUG_PAGE
+from rmap.mm.inline cimport add_page_to_lru_list, ClearPage, compound_head
+from rmap.mm.inline cimport del_page_from_lru_list, get_page, hpage_nr_pages
+from rmap.mm.inline cimport mem_cgroup_page_lruvec, page_is_file_cache, page_lru
+from rmap.mm.inline cimport page_lru_base_type, page_off_lru, PageAnon, PageFlag
+from rmap.mm.inline cimport put_page_testzero, SetPage, TestClearPage, TestSetPage
+from rmap.mm.inline cimport update_page_reclaim_stat
 from rmap.mm.memcg cimport mem_cgroup_uncharge
-from rmap.mm.mm_inline cimport add_page_to_lru_list, add_page_to_lru_list_tail
-from rmap.mm.mm_inline cimport del_page_from_lru_list, mem_cgroup_page_lruvec, page_is_file_cache
-from rmap.mm.mm_inline cimport page_lru, page_lru_base_type, page_off_lru, update_page_reclaim_stat
+from rmap.mm.mm_inline cimport add_page_to_lru_list_tail
 from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, Vma
-from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, SetPage, TestClearPage, TestSetPage
-from rmap.mm.page cimport compound_head, get_page, hpage_nr_pages, page_mapping, put_page_testzero
+from rmap.mm.page cimport page_mapping
 from rmap.mm.page_alloc cimport free_compound_page, free_unref_page
 
 cpdef i32 put_page(Kernel k, u64 page) except -1

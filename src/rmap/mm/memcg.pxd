@@ -4,10 +4,11 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport rcu_read_lock, rcu_read_unlock, sched
 from rmap.mm.bug cimport BUG, BUG_PAGE
-from rmap.mm.mm_inline cimport add_page_to_lru_list, del_page_from_lru_list
-from rmap.mm.mm_inline cimport mem_cgroup_page_lruvec, page_lru
+from rmap.mm.inline cimport add_page_to_lru_list, del_page_from_lru_list, hpage_nr_pages
+from rmap.mm.inline cimport mem_cgroup_page_lruvec, page_lru, page_mapped, PageAnon
+from rmap.mm.inline cimport PageSwapCache
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, SwapInfo
-from rmap.mm.page cimport PageAnon, PageSwapCache, hpage_nr_pages, page_mapped, page_mapping
+from rmap.mm.page cimport page_mapping
 from rmap.mm.page cimport page_private, trylock_page, unlock_page
 
 cpdef MemCgroup mem_cgroup_create(Kernel k, str name, MemCgroup parent, i64 limit)

@@ -2,12 +2,12 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.inline cimport add_page_to_lru_list, ClearPage, compound_head
+from rmap.mm.inline cimport del_page_from_lru_list, get_page, hpage_nr_pages
+from rmap.mm.inline cimport mem_cgroup_page_lruvec, page_lru, PageCompound, PageDoubleMap
+from rmap.mm.inline cimport PageLocked, PageTail, SetPage, TestClearPage, TestSetPage
 from rmap.mm.lru cimport isolate_lru_page, page_evictable, put_page, putback_lru_page
-from rmap.mm.mm_inline cimport add_page_to_lru_list, del_page_from_lru_list
-from rmap.mm.mm_inline cimport mem_cgroup_page_lruvec, page_lru
 from rmap.mm.mm_types cimport Kernel, LruVec, Vma
-from rmap.mm.page cimport ClearPage, PageCompound, PageDoubleMap, PageLocked, PageTail, SetPage
-from rmap.mm.page cimport TestClearPage, TestSetPage, compound_head, get_page, hpage_nr_pages
 
 cpdef i32 mlock_vma_page(Kernel k, u64 page) except -1
 cpdef i32 clear_page_mlock(Kernel k, u64 page) except -1

@@ -4,11 +4,12 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.sync.core cimport wait_until
 from rmap.mm.bug cimport BUG, BUG_PAGE, WARN_ONCE
+from rmap.mm.inline cimport ClearPage, compound_head, PageDirty, PageFlag, PageLocked
+from rmap.mm.inline cimport PageSwapCache, TestClearPage, TestSetPage
 from rmap.mm.lru cimport rotate_reclaimable_page
 from rmap.mm.memcg cimport lock_page_memcg, unlock_page_memcg
 from rmap.mm.mm_types cimport AddressSpace, Kernel
-from rmap.mm.page cimport ClearPage, PageDirty, PageFlag, PageLocked, PageSwapCache
-from rmap.mm.page cimport TestClearPage, TestSetPage, compound_head, lock_page
+from rmap.mm.page cimport lock_page
 from rmap.mm.page cimport mod_lruvec_page_state, page_mapping, unlock_page
 
 cpdef flag mapping_cap_account_dirty(Kernel k, AddressSpace mapping) except? -1

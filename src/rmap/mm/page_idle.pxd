@@ -2,11 +2,13 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport page_lock_anon_vma_read
+from rmap.mm.inline cimport ClearPage, page_mapped, page_rmapping, PageAnon, PageFlag, PageKsm
+from rmap.mm.inline cimport SetPage
 from rmap.mm.lru cimport put_page
 from rmap.mm.mm_types cimport AnonVma, Kernel, Vma
 from rmap.mm.mmu_notifier cimport pmdp_clear_young_notify, ptep_clear_young_notify
-from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, PageKsm, SetPage, get_page_unless_zero
-from rmap.mm.page cimport page_mapped, page_rmapping, trylock_page, unlock_page
+from rmap.mm.page cimport get_page_unless_zero
+from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk, page_vma_mapped_walk
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk
 

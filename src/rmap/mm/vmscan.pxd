@@ -2,13 +2,13 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.inline cimport add_page_to_lru_list, ClearPage, del_page_from_lru_list
+from rmap.mm.inline cimport hpage_nr_pages, mem_cgroup_page_lruvec, page_is_file_cache, page_lru
+from rmap.mm.inline cimport page_mapped, page_off_lru, put_page_testzero, SetPage
 from rmap.mm.lru cimport page_evictable, put_single_page, putback_lru_page
 from rmap.mm.memcg cimport mem_cgroup_is_descendant
-from rmap.mm.mm_inline cimport add_page_to_lru_list, del_page_from_lru_list
-from rmap.mm.mm_inline cimport mem_cgroup_page_lruvec, page_is_file_cache, page_lru, page_off_lru
 from rmap.mm.mm_types cimport Kernel, LruVec, MemCgroup, Reclaimer
-from rmap.mm.page cimport ClearPage, SetPage, get_page_unless_zero, hpage_nr_pages, page_mapped
-from rmap.mm.page cimport put_page_testzero
+from rmap.mm.page cimport get_page_unless_zero
 from rmap.mm.page_referenced cimport page_referenced
 from rmap.mm.shrink_page_list cimport ReclaimResult, ScanControl, shrink_page_list
 from rmap.mm.swap_slots cimport get_nr_swap_pages, total_swap_pages

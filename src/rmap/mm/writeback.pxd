@@ -3,10 +3,11 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.content cimport page_bytes
+from rmap.mm.inline cimport page_index, PageFlag, PageLocked, TestClearPage
 from rmap.mm.lru cimport put_page
 from rmap.mm.mm_types cimport AddressSpace, Kernel
-from rmap.mm.page cimport PageFlag, PageLocked, TestClearPage, get_page_unless_zero, lock_page
-from rmap.mm.page cimport mod_lruvec_page_state, page_index, page_mapping, unlock_page
+from rmap.mm.page cimport get_page_unless_zero, lock_page
+from rmap.mm.page cimport mod_lruvec_page_state, page_mapping, unlock_page
 from rmap.mm.page_dirty cimport end_page_writeback, mapping_cap_account_dirty, set_page_dirty
 from rmap.mm.page_dirty cimport set_page_writeback, wait_on_page_writeback
 from rmap.mm.page_mkclean cimport page_mkclean
