@@ -18,7 +18,7 @@ SESSIONS = re.findall(
 
 
 def test_there_are_sessions() -> None:
-    assert len(SESSIONS) == 2
+    assert len(SESSIONS) == 3
 
 
 @pytest.mark.parametrize(("line", "shown"), SESSIONS, ids=[line for line, _ in SESSIONS])
