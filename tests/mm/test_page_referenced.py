@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from handmade import (
@@ -10,7 +12,9 @@ from handmade import (
     USED,
     YOUNG,
     address_of,
+    at,
     cache,
+    crashed,
     family,
     fork,
     make_file,
@@ -28,7 +32,9 @@ from hypothesis import strategies as st
 from kernels import RW, make_mm, map_pages
 
 from rmap.mm.bits import (
+    _PAGE_PROTNONE,
     HPAGE_PMD_NR,
+    NR_VM_STATS,
     PAGE_MAPPING_KSM,
     PAGE_SIZE,
     RMAP_VMAS_VISITED,
@@ -42,7 +48,7 @@ from rmap.mm.bits import (
     PG_young,
 )
 from rmap.mm.memcg import mem_cgroup_create
-from rmap.mm.mm_types import Kernel, Mm, Task
+from rmap.mm.mm_types import Kernel, Mm, Task, Vma
 from rmap.mm.mmu_notifier import MmuNotifier, mmu_notifier_register
 from rmap.mm.page import PageLocked, lock_page, page_mapcount, unlock_page
 from rmap.mm.page_referenced import (
@@ -51,9 +57,10 @@ from rmap.mm.page_referenced import (
     page_referenced_one,
     page_referenced_range,
 )
-from rmap.mm.pgtable import pfn_pte, pmd_offset, pte_young
+from rmap.mm.pgtable import pfn_pte, pmd_offset, pte_young, swp_entry, swp_entry_to_pte
 from rmap.mm.rmap_counts import page_remove_rmap
 from rmap.mm.tlb import switch_mm, tlb_entries, tlb_fill
+from rmap.sync.core import Deadlock, scheduler
 
 
 def referenced(k: Kernel, page: int, **options: object) -> tuple[int, int]:
@@ -313,3 +320,112 @@ def test_the_sum_over_pages_is_what_the_entries_say(young: list[list[bool]]) -> 
     expected = sum(sum(used) for used in young)
     assert page_referenced_range(k, np.array(pages, dtype=np.uint64)) == expected
     assert page_referenced_range(k, np.array(pages, dtype=np.uint64)) == 0
+
+
+#: What a mapping can be like, as far as aging cares; most are quite ordinary.
+SHAPES = ("young", "old", "young", "gone", "swapped", "other", "prot none")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A world to age: for each process its VMA's flags, and what each page's mapping is like."""
+
+    vmas: tuple[int, ...]
+    mappings: tuple[tuple[str, ...], ...]
+    idle: int
+    ksm: int
+    guest: int
+    keeps_tlb: bool
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Shape:
+    processes = draw(st.integers(1, 4))
+    pages = draw(st.integers(1, 4))
+    flags = st.sampled_from((RW, RW, RW, RW | VM_LOCKED, RW | VM_SEQ_READ))
+    mappings = st.tuples(*[st.sampled_from(SHAPES)] * pages)
+    return Shape(
+        tuple(draw(flags) for _ in range(processes)),
+        tuple(draw(mappings) for _ in range(processes)),
+        draw(st.integers(-2, pages - 1)),
+        draw(st.integers(-4, pages - 1)),
+        draw(st.integers(-2, processes - 1)),
+        draw(st.booleans()),
+    )
+
+
+def build(shape: Shape) -> tuple[Kernel, list[Vma], list[int]]:
+    """A world of that shape, always the same: its VMAs and pages."""
+    k = world(clear_young_keeps_tlb=shape.keeps_tlb)
+    count = len(shape.mappings[0])
+    parent = process(k, 4)
+    pages = [touch(k, parent, i, CLEAN) for i in range(count)]
+    vmas = [parent, *(fork(k, parent, f"c{i}") for i in range(len(shape.vmas) - 1))]
+    for cpu, vma in enumerate(vmas[:2]):
+        switch_mm(k, Task("t", 9, None, cpu), vma.vm_mm)
+    for vma, flags, mappings in zip(vmas, shape.vmas, shape.mappings, strict=True):
+        vma.vm_flags = flags
+        for i, kind in enumerate(mappings):
+            entry = {
+                "young": pfn_pte(pages[i], CLEAN | YOUNG),
+                "old": pfn_pte(pages[i], CLEAN),
+                "swapped": swp_entry_to_pte(swp_entry(0, 7)),
+                "other": pfn_pte(pages[i - 1], CLEAN | YOUNG),
+                "prot none": pfn_pte(pages[i], _PAGE_PROTNONE | YOUNG),
+            }.get(kind, 0)
+            poke(k, vma, entry, i)
+    if shape.idle >= 0:
+        k.pg_flags[pages[shape.idle]] |= PG_idle | PG_young
+    if shape.ksm >= 0:
+        k.pg_mapping[pages[shape.ksm]] = PAGE_MAPPING_KSM
+    if shape.guest >= 0:
+        mmu_notifier_register(k, vmas[shape.guest].vm_mm, Guest())
+    return k, vmas, pages
+
+
+@given(shapes(), st.booleans())
+def test_the_short_way_over_many_pages_comes_to_what_the_calls_come_to(
+    shape: Shape, for_memcg: bool
+) -> None:
+    """Nobody looks on: one loop. Locks are checked, or calls traced: page_referenced() itself."""
+    results = []
+    for checking in (True, False):
+        k, vmas, pages = build(shape)
+        asked = np.array(pages, dtype=np.uint64)
+        memcg = k.memcgs[0] if for_memcg else None
+        scheduler().checking = checking
+        try:
+            sums = [page_referenced_range(k, asked, memcg) for _ in range(2)]
+        finally:
+            scheduler().checking = True
+        tables = [pte_of(k, vma, i) for vma in vmas for i in range(4)]
+        flushes = [vma.vm_mm.tlb_gen for vma in vmas]
+        statistics = [int(k.vm_stat[item]) for item in range(NR_VM_STATS)]
+        flags = [k.pg_flags[page] for page in pages]
+        locks = [vma.anon_vma.rwsem.count for vma in vmas]
+        results.append((sums, tables, flushes, statistics, flags, locks))
+    assert results[0] == results[1]
+
+
+def test_the_short_way_waits_for_no_lock() -> None:
+    """Another CPU has the lock that the calls would wait for: they say so."""
+    k = world()
+    page, vmas = family(k, 1)
+    asked = np.array([page], dtype=np.uint64)
+    scheduler().checking = False
+    try:
+        k.pt_locked[at(k, vmas[1]) // 512] = 1
+        with pytest.raises(Deadlock, match="pte_lock"):
+            page_referenced_range(k, asked)
+        k.pt_locked[at(k, vmas[1]) // 512] = 0
+        root = vmas[0].anon_vma.rwsem
+        assert root.count == 1, "held by the one who waits for ever"
+        root.count = -1
+        with pytest.raises(Deadlock, match="anon_vma->rwsem"):
+            page_referenced_range(k, asked)
+        root.count = 0
+        k.pg_mapcount[page] = -1
+        assert page_referenced_range(k, asked) == 0
+    finally:
+        scheduler().checking = True
+        crashed()

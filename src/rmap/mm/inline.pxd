@@ -193,6 +193,8 @@ cdef inline u64 page_index(Kernel k, u64 page) except? 0:
     return k.pg_index[page]
 
 cdef inline u64 page_to_pgoff(Kernel k, u64 page) except? 0:
+    if not PageCompound(k, page):
+        return page_index(k, page)
     head: u64 = compound_head(k, page)
     if PageHuge(k, head):
         return page_index(k, head) << compound_order(k, head)

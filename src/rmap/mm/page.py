@@ -511,6 +511,8 @@ def set_page_index(k: Kernel, page: u64, index: u64) -> i32:
 
 def page_to_pgoff(k: Kernel, page: u64) -> u64:
     """The offset of the page in pages, for a tail counted from its head (pagemap.h:420)."""
+    if not PageCompound(k, page):
+        return page_index(k, page)
     head: u64 = compound_head(k, page)
     if PageHuge(k, head):
         return page_index(k, head) << compound_order(k, head)

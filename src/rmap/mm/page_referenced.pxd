@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
-from rmap.scalar cimport flag, i32, i64, u64
+from rmap.scalar cimport flag, i32, i64, u32, u64
+from rmap.sync.core cimport sched
+from rmap.sync.locks cimport RwSem
 from rmap.mm.anon_vma cimport page_lock_anon_vma_read
-from rmap.mm.inline cimport ClearPage, page_mapped, page_rmapping, PageAnon, PageKsm
-from rmap.mm.inline cimport ptep_clear_flush_young_notify, TestClearPage, total_mapcount
-from rmap.mm.mm_types cimport AnonVma, Kernel, MemCgroup, Vma
+from rmap.mm.inline cimport ClearPage, PageAnon, PageKsm, TestClearPage, flush_tlb_page
+from rmap.mm.inline cimport page_mapped, page_rmapping, pmd_offset, pte_offset, pte_pfn
+from rmap.mm.inline cimport pte_present, ptep_clear_flush_young_notify, ptl_of, total_mapcount
+from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
+from rmap.mm.mm_types cimport AnonVma, IntervalNode, Kernel, MemCgroup, Vma
 from rmap.mm.mmu_notifier cimport pmdp_clear_flush_young_notify
 from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
@@ -26,3 +30,7 @@ cpdef i32 page_referenced(
     Kernel k, u64 page, flag is_locked, MemCgroup memcg, PageReferencedArg pra
 ) except? -1
 cpdef i64 page_referenced_range(Kernel k, const u64[::1] pages, MemCgroup memcg=*) except? -1
+cdef i32 _referenced_plainly(Kernel k, u64 page, PageReferencedArg pra) except? -1
+cdef flag _vma_referenced_plainly(
+    Kernel k, u64 page, u64 index, Vma vma, PageReferencedArg pra
+) except? -1

@@ -4,10 +4,10 @@ from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.inline cimport compound_order, hpage_nr_pages, is_device_private_entry
 from rmap.mm.inline cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte, PageHuge
-from rmap.mm.inline cimport PageTransHuge, pmd_offset, pmd_present, pmd_trans_huge, pte_lock
+from rmap.mm.inline cimport pmd_offset, pmd_present, pmd_trans_huge, pte_lock
 from rmap.mm.inline cimport pte_none, pte_offset, pte_pfn, pte_present, pte_to_swp_entry
 from rmap.mm.inline cimport pte_unlock, ptep_get, ptl_of, swp_offset, vma_page_address
-from rmap.mm.mm_types cimport Kernel, Mm, Vma
+from rmap.mm.mm_types cimport Kernel, Vma
 
 cdef class PageVmaMappedWalk:
     cdef public u64 page
@@ -17,8 +17,9 @@ cdef class PageVmaMappedWalk:
     cdef public u64 pmd
     cdef public u64 pte
     cdef public u64 ptl
+    cdef public u64 nr_pages
     cdef public flag mapped
-    cpdef i32 start(self, u64 page, Vma vma, u64 address, i32 flags) except -1
+    cdef i32 start(self, u64 page, Vma vma, u64 address, i32 flags) except -1
 
 cpdef flag page_vma_mapped_walk(Kernel k, PageVmaMappedWalk pvmw) except? -1
 cpdef i32 page_vma_mapped_walk_done(Kernel k, PageVmaMappedWalk pvmw) except -1

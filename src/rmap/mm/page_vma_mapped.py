@@ -6,7 +6,7 @@ mm/page_vma_mapped.c of v4.18. The page-table lock is taken where something is f
 the next call or until `page_vma_mapped_walk_done`; the caller may hold an rmap lock, and no other
 page-table lock.
 
->>> from rmap.mm.mm_types import Kernel, Mm, Vma
+>>> from rmap.mm.mm_types import Kernel, Vma
 >>> from rmap.mm.pgtable import pfn_pte, pte_alloc, set_pte_at
 >>> from rmap.mm.profile import profile
 >>> k = Kernel(16, profile("4.18"))
@@ -38,8 +38,8 @@ if not cython.compiled:
         ULONG_MAX,
     )
     from rmap.mm.bug import BUG_PAGE
-    from rmap.mm.mm_types import Kernel, Mm, Vma
-    from rmap.mm.page import PageHuge, PageTransHuge, compound_order, hpage_nr_pages
+    from rmap.mm.mm_types import Kernel, Vma
+    from rmap.mm.page import PageHuge, compound_order, hpage_nr_pages
     from rmap.mm.pgtable import (
         is_device_private_entry,
         is_migration_entry,
@@ -74,7 +74,8 @@ class PageVmaMappedWalk:
     `address` is where to begin, and after a hit where it is. `pte` is the entry found; where it
     is 0 and `pmd` is not, a PMD maps the page whole. `ptl` is the row whose lock is held, plus
     one. `flags`: ``PVMW_SYNC`` takes the lock before it looks at all, ``PVMW_MIGRATION`` looks
-    for migration entries. `mapped`: something was found in this VMA.
+    for migration entries. `nr_pages`: how many there are to find, 512 for a huge page. `mapped`:
+    something was found in this VMA.
     """
 
     def __init__(self, page: u64, vma: Vma | None, address: u64, flags: i32 = 0) -> None:
@@ -89,6 +90,7 @@ class PageVmaMappedWalk:
         self.pmd = 0
         self.pte = 0
         self.ptl = 0
+        self.nr_pages = 1
         self.mapped = False
         return 0
 
@@ -101,14 +103,19 @@ def page_vma_mapped_walk(k: Kernel, pvmw: PageVmaMappedWalk) -> flag:
     """
     step: i32
     if pvmw.pte:
+        if pvmw.nr_pages == 1:
+            # A VMA maps a small page once.
+            return _not_found(k, pvmw) == FOUND
         step = _next_pte(k, pvmw)
     elif pvmw.pmd:
-        # A VMA maps a huge page whole at most once.
-        step = _not_found(k, pvmw)
-    elif PageHuge(k, pvmw.page):
-        step = _walk_hugetlb(k, pvmw)
+        # And a huge page whole at most once.
+        return _not_found(k, pvmw) == FOUND
     else:
-        step = TABLE
+        pvmw.nr_pages = hpage_nr_pages(k, pvmw.page)
+        if pvmw.nr_pages > 1 and PageHuge(k, pvmw.page):
+            step = _walk_hugetlb(k, pvmw)
+        else:
+            step = _walk_table(k, pvmw)
     while step == TABLE:
         step = _walk_table(k, pvmw)
     return step == FOUND
@@ -164,14 +171,14 @@ def _walk_hugetlb(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
     pvmw.ptl = ptl_of(pvmw.pte) + 1
     if not check_pte(k, pvmw):
         return _not_found(k, pvmw)
+    pvmw.nr_pages = 1
     return _hit(k, pvmw)
 
 
 def _walk_table(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
     """Go down to the table that covers the address, and through it; stop at a hit."""
-    mm: Mm = pvmw.vma.vm_mm
     step: i32
-    pvmw.pmd = pmd_offset(k, mm, pvmw.address)
+    pvmw.pmd = pmd_offset(k, pvmw.vma.vm_mm, pvmw.address)
     if not pvmw.pmd:
         return NOTHING
     pmde: u64 = ptep_get(k, pvmw.pmd)
@@ -253,16 +260,15 @@ def check_pte(k: Kernel, pvmw: PageVmaMappedWalk) -> flag:
         pfn = swp_offset(entry)
     if pfn < pvmw.page:
         return False
-    return pfn - pvmw.page < hpage_nr_pages(k, pvmw.page)
+    return pfn - pvmw.page < pvmw.nr_pages
 
 
 def _next_pte(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
     """Go on behind `pte`: only a huge page that PTEs map can be found more than once."""
-    page: u64 = pvmw.page
-    if not PageTransHuge(k, page) or PageHuge(k, page):
+    if pvmw.nr_pages == 1:
         return _not_found(k, pvmw)
     vma: Vma = pvmw.vma
-    end: u64 = vma_page_address(k, page, vma) + hpage_nr_pages(k, page) * PAGE_SIZE
+    end: u64 = vma_page_address(k, pvmw.page, vma) + pvmw.nr_pages * PAGE_SIZE
     if end > vma.vm_end:
         end = vma.vm_end
     while True:

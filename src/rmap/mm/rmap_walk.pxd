@@ -17,6 +17,7 @@ cdef class RmapWalkControl:
     cpdef flag done(self, Kernel k, u64 page) except? -1
     cpdef AnonVma anon_lock(self, Kernel k, u64 page)
     cpdef flag invalid_vma(self, Kernel k, Vma vma) except? -1
+    cpdef flag visit(self, Kernel k, u64 page, Vma vma, u64 address) except? -1
 
 cpdef u64 page_address_in_vma(Kernel k, u64 page, Vma vma) except? 0
 cpdef u64 mm_find_pmd(Kernel k, Mm mm, u64 address) except? 0

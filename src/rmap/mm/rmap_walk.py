@@ -78,6 +78,19 @@ class RmapWalkControl:
         """Whether to pass over a VMA without working on it."""
         return False
 
+    def visit(self, k: Kernel, page: u64, vma: Vma, address: u64) -> flag:
+        """What a walk does at each VMA: the three questions above, in the kernel's order; go on?
+
+        A control that is asked very often may answer them in one method.
+        """
+        if self.invalid_vma(k, vma):  # L1793 L1847
+            return True
+        if not self.rmap_one(k, page, vma, address):  # L1796 L1850
+            return False
+        if self.done(k, page):  # L1798 L1852
+            return False
+        return True
+
 
 # ---------------------------------------------------------------- addresses
 
@@ -184,19 +197,10 @@ def _walk_tree(k: Kernel, page: u64, rwc: RmapWalkControl, tree: IntervalRoot) -
     pgoff_start: u64 = page_to_pgoff(k, page)
     pgoff_end: u64 = pgoff_start + hpage_nr_pages(k, page) - 1
     visited: i64 = 0
-    vma: Vma
-    address: u64
     node: IntervalNode = interval_tree_iter_first(tree, pgoff_start, pgoff_end)
     while node is not None:  # L1786 L1841
         visited += 1
-        vma = node.vma
-        address = vma_address(k, page, vma)
-        if rwc.invalid_vma(k, vma):  # L1793 L1847
-            node = interval_tree_iter_next(node, pgoff_start, pgoff_end)
-            continue
-        if not rwc.rmap_one(k, page, vma, address):  # L1796 L1850
-            break
-        if rwc.done(k, page):  # L1798 L1852
+        if not rwc.visit(k, page, node.vma, vma_address(k, page, node.vma)):
             break
         node = interval_tree_iter_next(node, pgoff_start, pgoff_end)
     k.vm_stat[RMAP_VMAS_VISITED] += visited

@@ -150,6 +150,16 @@ class TryToUnmapControl(RmapWalkControl):
             return False
         return is_vma_temporary_stack(vma)  # L1645
 
+    def visit(self, k: Kernel, page: u64, vma: Vma, address: u64) -> flag:
+        """Ask in one call what the base class asks in three, unless a subclass answers."""
+        if type(self) is not TryToUnmapControl:
+            return RmapWalkControl.visit(self, k, page, vma, address)
+        if self.skip_temporary_stacks and self.invalid_vma(k, vma):
+            return True
+        if not try_to_unmap_one(k, page, vma, address, self):
+            return False
+        return total_mapcount(k, page) != 0
+
 
 class TryToMunlockControl(TryToUnmapControl):
     """The walk of `try_to_munlock`."""
