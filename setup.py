@@ -30,10 +30,6 @@ PACKAGE = SOURCE / "rmap"
 C_DIR = Path("build") / "c"
 COMPILE_ARGS = ["-O2", "-g0", "-Wno-sign-compare"]
 LINK_ARGS = ["-s"]
-#: Cython's own support code, as one module that the others use: a copy of it in each would be
-#: most of what there is to compile.
-SHARED = "rmap._cyutility"
-SHARED_C = C_DIR / "_cyutility.c"
 
 
 def load_modes() -> ModuleType:
@@ -47,6 +43,10 @@ def load_modes() -> ModuleType:
 
 
 modes = load_modes()
+#: Cython's own support code, as one module that the others use: a copy of it in each would be
+#: most of what there is to compile.
+SHARED = f"rmap.{modes.SUPPORT}"
+SHARED_C = C_DIR / f"{modes.SUPPORT}.c"
 
 
 class BuildCore(build_ext):

@@ -236,7 +236,7 @@ class TestBuilt:
         built.edit("tiny/user.py", ("# cython: language_level=3\n", ""))
         built.edit("tiny/user.py", ("if cython.compiled:", "if False:"))
         assert built.build().returncode == 0
-        assert built.compiled() == [f"counter{SUFFIX}"]
+        assert built.compiled() == [f"{_modes.SUPPORT}{SUFFIX}", f"counter{SUFFIX}"]
         assert built.ask(ANSWER) == "42 py"
 
     def test_a_source_with_an_error_fails_the_build_and_is_no_reason_to_fall_back(
@@ -261,7 +261,8 @@ class TestBuilt:
             path.name for path in plant(built.path / "fresh").package.rglob("*")
         }
         new = {name for name in new if not name.endswith(".pyc")}
-        assert new == {f"counter{SUFFIX}", f"user{SUFFIX}", _modes.RECORD_NAME}
+        binaries = {f"{name}{SUFFIX}" for name in ("counter", "user", _modes.SUPPORT)}
+        assert new == binaries | {_modes.RECORD_NAME}
 
     def test_the_check_costs_little(self, built: Tree) -> None:
         """The real core is some dozens of modules and headers: 30 of 40 KB are checked here."""

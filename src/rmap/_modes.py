@@ -41,6 +41,8 @@ RECORD_FORMAT = 1
 # Cython itself reads directive comments only above the first statement.
 HEADER_LINES = 5
 ABSENT = "absent"
+#: The module with Cython's own support code, which has no source of ours.
+SUPPORT = "_cyutility"
 
 # For each compiled module: its files, relative to the package, and their digests at the build.
 Modules = dict[str, dict[str, str]]
@@ -188,14 +190,20 @@ def install() -> None:
         sys.meta_path.insert(0, ModuleFinder(PACKAGE, pure=pure_requested()))
 
 
+def our_modules() -> Modules:
+    """The recorded modules that have a source."""
+    recorded = recorded_modules(read_record())
+    return {name: files for name, files in recorded.items() if name.rpartition(".")[2] != SUPPORT}
+
+
 def compiled_modules() -> tuple[str, ...]:
     """Names of the modules that run compiled in this process when they are imported, in order."""
-    return () if pure_requested() else tuple(sorted(recorded_modules(read_record())))
+    return () if pure_requested() else tuple(sorted(our_modules()))
 
 
 def describe() -> str:
     """In a few words what runs: ``compiled core: 12 modules``, or ``pure Python`` and why."""
-    recorded = recorded_modules(read_record())
+    recorded = our_modules()
     if pure_requested() and recorded:
         return "pure Python, by RMAP_PURE"
     if not recorded:
