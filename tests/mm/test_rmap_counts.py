@@ -350,6 +350,11 @@ def test_a_huge_page_that_nothing_maps_any_more_is_queued_as_well() -> None:
     page_remove_rmap(k, head, True)
     assert (k.vm_stat[NR_ANON_THPS], k.vm_stat[NR_ANON_MAPPED], k.vm_stat[NR_MLOCK]) == (0, 0, 0)
     assert k.deferred_split_queue == [head]
+    # Migration brings it back.
+    lock_page(k, head)
+    page_add_anon_rmap(k, head, vma, vma.vm_start, True)
+    unlock_page(k, head)
+    assert (k.vm_stat[NR_ANON_THPS], k.vm_stat[NR_ANON_MAPPED]) == (1, HPAGE_PMD_NR)
 
 
 def test_base_counts_that_were_the_last_ones_unmap_their_sub_pages() -> None:

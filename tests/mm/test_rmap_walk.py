@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from kernels import make_mm, map_pages, prepare
 
 from rmap.mm.bits import (
+    PAGE_MAPPING_ANON,
     PAGE_MAPPING_KSM,
     PAGE_NOT_IN_VMA,
     PAGE_SHIFT,
@@ -223,11 +224,12 @@ def test_a_walk_under_the_callers_lock_takes_none() -> None:
     assert root.rwsem.count == -1
     root.rwsem.up_write()
     assert visitor.names == ["p0", "p1", "p2"]
-    # A page whose anon_vma went, as only a bug could make it.
-    page_of_nobody = touch(k, vmas[0], 1)
-    k.pg_mapping[page_of_nobody] = 3
-    with pytest.raises(KernelBug, match=r"rmap.c:1875"):
-        rmap_walk_locked(k, page_of_nobody, visitor)
+    # Pages as only a bug could make them: of KSM, and with a tag but no anon_vma.
+    stray = touch(k, vmas[0], 1)
+    for word, check in ((PAGE_MAPPING_KSM, r"rmap.c:1875"), (PAGE_MAPPING_ANON, r"rmap.c:1777")):
+        k.pg_mapping[stray] = word
+        with pytest.raises(KernelBug, match=check):
+            rmap_walk_locked(k, stray, visitor)
 
 
 def test_pages_that_ksm_merged_are_not_walked_here() -> None:

@@ -195,10 +195,13 @@ def test_public_device_memory_does_not_migrate(k: Kernel) -> None:
     assert pte_of(k, v) == before
 
 
+@pytest.mark.parametrize("soft_dirty", [0, _PAGE_SOFT_DIRTY])
 @pytest.mark.parametrize(
     ("repaired", "check"), [(False, r"rmap.c:1409"), (True, "put_page of device memory")]
 )
-def test_private_device_memory_is_found_but_not_put_here(repaired: bool, check: str) -> None:
+def test_private_device_memory_is_found_but_not_put_here(
+    repaired: bool, check: str, soft_dirty: int
+) -> None:
     """Its entry is replaced; what becomes of the page is for a machine that has such memory."""
     k = world(device_private_subpage=repaired)
     vma = process(k)
@@ -206,10 +209,11 @@ def test_private_device_memory_is_found_but_not_put_here(repaired: bool, check: 
     k.pg_flags[page] |= PG_zone_device | PG_device_private
     isolate(k, page)
     # A peek passes over device memory, so the walk gets here only where an entry changes under it.
-    poke(k, vma, pfn_pte(page, CLEAN | _PAGE_SOFT_DIRTY))
+    poke(k, vma, pfn_pte(page, CLEAN | soft_dirty))
     with pytest.raises(KernelBug, match=check):
         try_to_unmap_one(k, page, vma, vma.vm_start, TryToUnmapControl(MIGRATE))
-    assert pte_of(k, vma) == swp_entry_to_pte(swp_entry(SWP_MIGRATION_READ, page)) | 1 << 1
+    expected = swp_entry_to_pte(swp_entry(SWP_MIGRATION_READ, page))
+    assert pte_of(k, vma) == expected | (1 << 1 if soft_dirty else 0)
     assert page_mapcount(k, page) == (0 if repaired else 1)
     crashed()
 

@@ -158,7 +158,7 @@ class TryToUnmapControl(RmapWalkControl):
             return True
         if not try_to_unmap_one(k, page, vma, address, self):
             return False
-        return total_mapcount(k, page) != 0
+        return total_mapcount(k, page) != 0  # L1650
 
 
 class TryToMunlockControl(TryToUnmapControl):
