@@ -160,7 +160,7 @@ def header(values: dict[str, int]) -> str:
 INLINE_HEAD = """\
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
-# Made from {modules} by tools/headers.py; do not edit.
+# Made by tools/headers.py from the modules that it names; do not edit.
 from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
@@ -175,9 +175,8 @@ from rmap.mm.tlb cimport _flush_tlb_cpus
 
 def inline_header() -> str:
     """The text of ``mm/inline.pxd``. Raises `ValueError` for a function that is not there."""
-    modules = ", ".join(f"{module}.py" for module in INLINE)
     functions = (text for module, names in INLINE.items() for text in inlined(module, names))
-    return INLINE_HEAD.format(modules=modules) + "\n".join(("", *functions))
+    return INLINE_HEAD + "\n".join(("", *functions))
 
 
 def inlined(module: str, names: tuple[str, ...]) -> Iterator[str]:

@@ -34,6 +34,7 @@ from kernels import RW, make_mm, map_pages
 from rmap.mm.bits import (
     _PAGE_PROTNONE,
     HPAGE_PMD_NR,
+    NR_MLOCK,
     NR_VM_STATS,
     PAGE_MAPPING_KSM,
     PAGE_SIZE,
@@ -50,7 +51,7 @@ from rmap.mm.bits import (
 from rmap.mm.memcg import mem_cgroup_create
 from rmap.mm.mm_types import Kernel, Mm, Task, Vma
 from rmap.mm.mmu_notifier import MmuNotifier, mmu_notifier_register
-from rmap.mm.page import PageLocked, lock_page, page_mapcount, unlock_page
+from rmap.mm.page import PageLocked, PageMlocked, lock_page, page_mapcount, unlock_page
 from rmap.mm.page_referenced import (
     PageReferencedArg,
     page_referenced,
@@ -120,6 +121,15 @@ def test_a_mapping_that_is_locked_in_memory_ends_the_walk() -> None:
     assert count == 1
     assert vm_flags == RW | VM_LOCKED
     assert [bool(pte_young(pte_of(k, vma))) for vma in vmas] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_aging_counts_an_mlock_that_was_missed_where_mlocks_are_counted(counted: bool) -> None:
+    k = world(mlock_counts=counted)
+    page, vmas = family(k, 1)
+    vmas[1].vm_flags |= VM_LOCKED
+    assert referenced(k, page)[1] & VM_LOCKED
+    assert (PageMlocked(k, page), k.vm_stat[NR_MLOCK]) == (counted, int(counted))
 
 
 def test_sequential_readers_do_not_count_but_are_forgotten_as_well() -> None:

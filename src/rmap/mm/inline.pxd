@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
-# Made from page.py, mm_inline.py, pgtable.py, tlb.py, mmu_notifier.py, vma.py by tools/headers.py; do not edit.
+# Made by tools/headers.py from the modules that it names; do not edit.
 from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
@@ -219,20 +219,19 @@ cdef inline i32 page_lru_base_type(Kernel k, u64 page) except -1:
     return LRU_INACTIVE_FILE
 
 cdef inline i32 page_lru(Kernel k, u64 page) except -1:
-    if k.pg_flags[page] & PG_unevictable:
+    flags: u32 = k.pg_flags[page]
+    if flags & PG_unevictable:
         return LRU_UNEVICTABLE
-    if k.pg_flags[page] & PG_active:
-        return page_lru_base_type(k, page) + LRU_ACTIVE
-    return page_lru_base_type(k, page)
+    lru: i32 = LRU_INACTIVE_ANON if flags & PG_swapbacked else LRU_INACTIVE_FILE
+    return lru + LRU_ACTIVE if flags & PG_active else lru
 
 cdef inline i32 page_off_lru(Kernel k, u64 page) except -1:
     lru: i32 = page_lru(k, page)
-    if k.pg_flags[page] & PG_unevictable:
-        k.pg_flags[page] ^= PG_unevictable
-        if k.pg_flags[page] & PG_active:
-            BUG_PAGE("mm_inline.h:93 a page is active and unevictable", page)
-    elif k.pg_flags[page] & PG_active:
-        k.pg_flags[page] ^= PG_active
+    flags: u32 = k.pg_flags[page]
+    if flags & (PG_unevictable | PG_active) == PG_unevictable | PG_active:
+        BUG_PAGE("mm_inline.h:93 a page is active and unevictable", page)
+    if flags & (PG_unevictable | PG_active):
+        k.pg_flags[page] = flags & ~(PG_unevictable | PG_active)
     return lru
 
 cdef inline LruVec mem_cgroup_page_lruvec(Kernel k, u64 page):

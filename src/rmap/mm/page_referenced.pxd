@@ -8,6 +8,7 @@ from rmap.mm.inline cimport ClearPage, PageAnon, PageKsm, TestClearPage, flush_t
 from rmap.mm.inline cimport page_mapped, page_rmapping, pmd_offset, pte_offset, pte_pfn
 from rmap.mm.inline cimport pte_present, ptep_clear_flush_young_notify, ptl_of, total_mapcount
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
+from rmap.mm.mlock_page cimport mlock_vma_page_counted
 from rmap.mm.mm_types cimport AnonVma, IntervalNode, Kernel, MemCgroup, Vma
 from rmap.mm.mmu_notifier cimport pmdp_clear_flush_young_notify
 from rmap.mm.page cimport trylock_page, unlock_page

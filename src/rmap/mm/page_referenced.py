@@ -32,6 +32,7 @@ if not cython.compiled:
         PG_young,
     )
     from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
+    from rmap.mm.mlock_page import mlock_vma_page_counted
     from rmap.mm.mm_types import AnonVma, IntervalNode, Kernel, MemCgroup, Vma
     from rmap.mm.mmu_notifier import pmdp_clear_flush_young_notify, ptep_clear_flush_young_notify
     from rmap.mm.page import (
@@ -114,6 +115,9 @@ def page_referenced_one(
     while page_vma_mapped_walk(k, pvmw):  # L764
         address = pvmw.address
         if vma.vm_flags & VM_LOCKED:  # L767
+            if k.profile.mlock_counts:
+                # Whoever mapped it should have counted it, and missed to.
+                mlock_vma_page_counted(k, page, vma, not pvmw.pte)
             page_vma_mapped_walk_done(k, pvmw)
             pra.vm_flags |= VM_LOCKED
             return False
