@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from rmap.mm.bug import KernelBug
 from rmap.mm.profile import KernelProfile, profile
@@ -24,7 +25,6 @@ from tests.model.world import (
     BASE,
     FILE_PAGES,
     HEAP,
-    MAX_PROCESSES,
     STACK,
     WINDOW,
     Op,
@@ -44,6 +44,13 @@ WEIGHTS = {
     "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1.5,
     "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
 }  # fmt: skip
+#: The same for walks that are about anon_vmas: what makes them, cuts and joins VMAs, and ends both.
+FAMILIES = {
+    "fork": 6, "exit": 4, "mprotect": 3, "munmap": 0.3, "mremap": 0.5, "mmap": 0.3, "madvise": 0.3,
+    "write": 2, "read": 0.5, "reclaim": 0.3, "exec": 0.1, "spawn": 0.1,
+}  # fmt: skip
+#: So many processes live at once.
+CROWD = 6
 #: Longest walk, and after how many operations the world is compared.
 STEPS = 80
 LOOK_EVERY = 6
@@ -93,8 +100,10 @@ class Walker:
         rng = self.rng
         name = rng.choices(self.names, self.weights)[0]
         who = rng.choice(self.alive) if self.alive else 0
+        if name == "fork" and self.alive and rng.random() < 0.5:
+            who = self.alive[-1]  # long lines of descent
         if name in ("fork", "spawn"):
-            if len(self.alive) < MAX_PROCESSES:
+            if len(self.alive) < CROWD:
                 self.born += 1
                 self.alive.append(self.born)
             return Op(name, who, self.born, 1, rng.randrange(4800))
@@ -118,7 +127,8 @@ class Walker:
 
 def walk(seed: int) -> list[Op]:
     """The operations of one walk."""
-    walker = Walker(seed, WEIGHTS)
+    families = seed % 4 == 0
+    walker = Walker(seed, FAMILIES if families else WEIGHTS, swarm=not families)
     ram = walker.rng.choice((96, 128, 200, 400))
     boot = Op("boot", 0, 0, ram, walker.rng.choice((16, 64, 128)))
     return [boot, *walker.ops(walker.rng.randrange(STEPS // 4, STEPS))]
@@ -147,7 +157,16 @@ def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseE
 
 def shrink(ops: Sequence[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
     """Leave out operations and make numbers smaller, as long as the walk still fails."""
-    best = list(ops)
+    best = leave_out(list(ops), fails)
+    while True:
+        fewer = leave_out(skip_generations(best, fails), fails)
+        if len(fewer) == len(best):
+            return simplify(fewer, fails)
+        best = fewer
+
+
+def leave_out(best: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
+    """Leave out runs of operations, long ones first."""
     size = max(1, len(best) // 2)
     while True:
         at, smaller = 0, False
@@ -160,8 +179,35 @@ def shrink(ops: Sequence[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]
         if size > 1:
             size //= 2
         elif not smaller:
-            break
-    return simplify(best, fails)
+            return leave_out_two(best, fails)
+
+
+def leave_out_two(best: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
+    """Leave out two operations that only make sense together, of a list that is short by now."""
+    if len(best) > 30:
+        return best
+    for first, second in combinations(range(len(best)), 2):
+        shorter = [op for at, op in enumerate(best) if at not in (first, second)]
+        if fails(shorter):
+            return leave_out_two(shorter, fails)
+    return best
+
+
+def skip_generations(ops: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:
+    """Let a parent do what its child does, and the child not be."""
+    for number in [op.page for op in ops if op.name == "fork"]:
+        at = next(i for i, op in enumerate(ops) if (op.name, op.page) == ("fork", number))
+        fork = ops[at]
+        simpler = [
+            op._replace(who=fork.who) if op.who == number else op
+            for op in ops[:at] + ops[at + 1 :]
+            if (op.name, op.who) != ("exit", number)
+        ]
+        for candidate in (simpler, [op for op in simpler if op != Op("exit", fork.who)]):
+            if fails(candidate):
+                ops = candidate
+                break
+    return ops
 
 
 def simplify(ops: list[Op], fails: Callable[[Sequence[Op]], bool]) -> list[Op]:

@@ -67,7 +67,8 @@ STACK = 0x7000_0000_0000
 STACK_PAGES = 2
 PROTS = ("rw", "rw", "r", "rw", "none", "rw", "rwx")
 FILE_PAGES = 12
-MAX_PROCESSES = 8
+#: More than a walk draws, so that shrinking may leave exits out.
+MAX_PROCESSES = 16
 
 
 #: Operations that may fault in what they do not access.
