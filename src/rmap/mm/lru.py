@@ -19,6 +19,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         EBUSY,
         LRU_ACTIVE,
+        LRU_FILE,
         LRU_INACTIVE_FILE,
         LRU_UNEVICTABLE,
         NR_MLOCK,
@@ -68,7 +69,6 @@ if not cython.compiled:
         PageAnon,
         PageFlag,
         SetPage,
-        TestClearPage,
         TestSetPage,
         compound_head,
         get_page,
@@ -78,7 +78,7 @@ if not cython.compiled:
     )
     from rmap.mm.page_alloc import free_compound_page, free_unref_page
     from rmap.scalar import flag, i32, i64, u32, u64
-    from rmap.sync.bits import FIELD_REFCOUNT, OP_RMW
+    from rmap.sync.bits import FIELD_PAGE_FLAGS, FIELD_REFCOUNT, OP_RMW
     from rmap.sync.core import sched, sched_point
 
 
@@ -217,23 +217,25 @@ def _lru_add(k: Kernel, page: u64, lruvec: LruVec) -> i32:
     PG_lru is set before evictability is looked at: munlock clears PG_mlocked and then looks for
     PG_lru, so that one of the two sees the other, and no evictable page is stranded.
     """
-    was_unevictable: flag = TestClearPage(k, page, PG_unevictable)
-    SetPage(k, page, PG_lru)
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_PAGE_FLAGS, page)
+    flags: u32 = k.pg_flags[page]
+    k.pg_flags[page] = (flags | PG_lru) & ~PG_unevictable
     lru: i32
+    file: i32
     if page_evictable(k, page):
         lru = page_lru(k, page)
-        update_page_reclaim_stat(
-            lruvec, page_is_file_cache(k, page), k.pg_flags[page] & PG_active != 0
-        )
-        if was_unevictable:
+        file = 1 if lru >= LRU_FILE else 0
+        update_page_reclaim_stat(lruvec, file, 1 if flags & PG_active else 0)
+        if flags & PG_unevictable:
             k.vm_stat[UNEVICTABLE_PGRESCUED] += 1
     else:
         lru = LRU_UNEVICTABLE
         ClearPage(k, page, PG_active)
         SetPage(k, page, PG_unevictable)
         if k.profile.mlock_counts:
-            k.pg_lru_prev[page] = 1 if k.pg_flags[page] & PG_mlocked else 0
-        if not was_unevictable:
+            k.pg_lru_prev[page] = 1 if flags & PG_mlocked else 0
+        if not flags & PG_unevictable:
             k.vm_stat[UNEVICTABLE_PGCULLED] += 1
     return add_page_to_lru_list(k, page, lruvec, lru)
 

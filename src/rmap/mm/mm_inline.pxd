@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
-from rmap.scalar cimport flag, i32, i64, u64
+from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.mm_types cimport Kernel, LruVec, MemCgroup
 from rmap.mm.page cimport hpage_nr_pages

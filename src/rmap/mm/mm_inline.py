@@ -27,7 +27,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG_PAGE
     from rmap.mm.mm_types import Kernel, LruVec, MemCgroup
     from rmap.mm.page import hpage_nr_pages
-    from rmap.scalar import flag, i32, i64, u64
+    from rmap.scalar import flag, i32, i64, u32, u64
 
 
 def page_is_file_cache(k: Kernel, page: u64) -> flag:
@@ -44,22 +44,21 @@ def page_lru_base_type(k: Kernel, page: u64) -> i32:
 
 def page_lru(k: Kernel, page: u64) -> i32:
     """The list that the page's flags say it belongs on."""
-    if k.pg_flags[page] & PG_unevictable:
+    flags: u32 = k.pg_flags[page]
+    if flags & PG_unevictable:
         return LRU_UNEVICTABLE
-    if k.pg_flags[page] & PG_active:
-        return page_lru_base_type(k, page) + LRU_ACTIVE
-    return page_lru_base_type(k, page)
+    lru: i32 = LRU_INACTIVE_ANON if flags & PG_swapbacked else LRU_INACTIVE_FILE
+    return lru + LRU_ACTIVE if flags & PG_active else lru
 
 
 def page_off_lru(k: Kernel, page: u64) -> i32:
     """The list that the page was on, whose flag it loses, as it is to be freed."""
     lru: i32 = page_lru(k, page)
-    if k.pg_flags[page] & PG_unevictable:
-        k.pg_flags[page] ^= PG_unevictable
-        if k.pg_flags[page] & PG_active:
-            BUG_PAGE("mm_inline.h:93 a page is active and unevictable", page)
-    elif k.pg_flags[page] & PG_active:
-        k.pg_flags[page] ^= PG_active
+    flags: u32 = k.pg_flags[page]
+    if flags & (PG_unevictable | PG_active) == PG_unevictable | PG_active:
+        BUG_PAGE("mm_inline.h:93 a page is active and unevictable", page)
+    if flags & (PG_unevictable | PG_active):
+        k.pg_flags[page] = flags & ~(PG_unevictable | PG_active)
     return lru
 
 
