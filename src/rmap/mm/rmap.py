@@ -57,12 +57,12 @@ from rmap.mm.unmap import try_to_munlock, try_to_unmap, try_to_unmap_range
 from rmap.mm.vma import is_vma_temporary_stack
 
 #: Every function of mm/rmap.c in order: its line, its name, and the module that has it. Callbacks
-#: are methods there; what has no module is done by Python, which frees what nobody refers to.
+#: are methods there.
 LISTING: tuple[tuple[int, str, str], ...] = (
     (78, "anon_vma_alloc", "anon_vma"),
     (97, "anon_vma_free", "anon_vma"),
     (127, "anon_vma_chain_alloc", "anon_vma"),
-    (132, "anon_vma_chain_free", ""),
+    (132, "anon_vma_chain_free", "anon_vma"),
     (137, "anon_vma_chain_link", "anon_vma"),
     (175, "__anon_vma_prepare", "anon_vma"),
     (231, "lock_anon_vma_root", "anon_vma"),
@@ -164,9 +164,9 @@ __all__ = [  # noqa: RUF022
 def where(name: str) -> str:
     """In which module a function of mm/rmap.c stands, and at which line it does in the kernel.
 
-    Raises `KeyError` for a name that mm/rmap.c does not have, or that no module needs.
+    Raises `KeyError` for a name that mm/rmap.c does not have.
     """
     for line, function, module in LISTING:
-        if function == name and module:
+        if function == name:
             return f"rmap.mm.{module} (mm/rmap.c:{line})"
     raise KeyError(name)
