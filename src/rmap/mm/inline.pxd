@@ -235,6 +235,8 @@ cdef inline i32 page_off_lru(Kernel k, u64 page) except -1:
     return lru
 
 cdef inline LruVec mem_cgroup_page_lruvec(Kernel k, u64 page):
+    if not k.pg_memcg[page]:
+        return k.root_lruvec
     memcg: MemCgroup = k.memcgs[k.pg_memcg[page]]
     return memcg.lruvec
 

@@ -64,6 +64,8 @@ def page_off_lru(k: Kernel, page: u64) -> i32:
 
 def mem_cgroup_page_lruvec(k: Kernel, page: u64) -> LruVec:
     """The lists of the page's cgroup."""
+    if not k.pg_memcg[page]:
+        return k.root_lruvec
     memcg: MemCgroup = k.memcgs[k.pg_memcg[page]]
     return memcg.lruvec
 

@@ -185,6 +185,7 @@ cdef class Kernel:
     cdef public list files
     cdef public list mms
     cdef public list memcgs
+    cdef public LruVec root_lruvec
     cdef public list swap_areas
     cdef public list mmlist
     cdef public SpinLock mmlist_lock

@@ -367,7 +367,9 @@ class Kernel:
         self.in_reclaim = False
         self.serial = 0
         self.deferred_split_queue = []
-        self.memcgs.append(MemCgroup(0, "/", None))
+        root: MemCgroup = MemCgroup(0, "/", None)
+        self.memcgs.append(root)
+        self.root_lruvec = root.lruvec
 
     def _make_pages(self, count: u64) -> None:
         """Make the memory map: every page free, as the allocator leaves it."""
