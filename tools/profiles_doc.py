@@ -26,8 +26,8 @@ from rmap.mm.profile import profile
 from rmap.model import Machine
 
 Machine(profile="6.1")
-Machine(profile=profile("4.18", separate_reuse_counters=True))   # with one fix
-Machine(profile=profile("4.18", page_mapped_recheck=False))      # without a protection it has
+Machine(profile=profile("4.18", separate_reuse_counters=True))  # with one fix
+Machine(profile=profile("4.18", page_mapped_recheck=False))  # without a protection it has
 ```
 
 Code asks for the quirk it depends on (`if k.profile.anon_exclusive:`), never for a version.
