@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from rmap.check import FlushViolation
 from rmap.mm.bug import KernelBug
 from rmap.mm.profile import KernelProfile, profile
 from rmap.sync.core import Deadlock, LockViolation
@@ -33,7 +34,9 @@ from tests.model.world import (
 )
 
 #: What ends a walk as a failure: of the model, of its locking, or of what it should be.
-FAILURES = (Wrong, KernelBug, LockViolation, Deadlock, KeyError, IndexError, OverflowError)
+FAILURES = (
+    Wrong, KernelBug, LockViolation, Deadlock, FlushViolation, KeyError, IndexError, OverflowError,
+)  # fmt: skip
 
 #: Operations with the weight that they have on average; a walk draws its own around it.
 WEIGHTS = {
@@ -130,7 +133,7 @@ def walk(seed: int) -> list[Op]:
     families = seed % 4 == 0
     walker = Walker(seed, FAMILIES if families else WEIGHTS, swarm=not families)
     ram = walker.rng.choice((96, 128, 200, 400))
-    boot = Op("boot", 0, 0, ram, walker.rng.choice((16, 64, 128)))
+    boot = Op("boot", seed % 3, 0, ram, walker.rng.choice((16, 64, 128)))
     return [boot, *walker.ops(walker.rng.randrange(STEPS // 4, STEPS))]
 
 
@@ -140,7 +143,7 @@ def replay(ops: Sequence[Op], kind: KernelProfile, look_every: int = 1) -> BaseE
         world = World(kind)
         for number, op in enumerate(ops, 1):
             if op.name == "boot":
-                world = World(kind, ram=op.pages, swap=op.arg)
+                world = World(kind, op.pages, op.arg, watched=op.who == 1)
                 continue
             world.do(op)
             if number % look_every == 0:

@@ -12,9 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rmap.check import INVARIANTS, check_kernel, leftovers
+from rmap.check import INVARIANTS, FlushViolation, FlushWatch, check_kernel, leftovers
 from rmap.mm import bits
+from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AnonVmaChain
+from rmap.mm.page import lock_page, unlock_page
+from rmap.mm.page_dirty import set_page_writeback
 from rmap.mm.pgtable import pte_lookup
 from rmap.model.machine import InvariantViolation
 from tests.model.scene import PAGE, Scene
@@ -409,3 +412,33 @@ def test_a_leaked_page_is_told(scene: Scene) -> None:
     scene.parent.exit()
     scene.child.exit()
     assert leftovers(scene.k) == [f"anonymous page {page:#x} has 1 references"]
+
+
+# ---------------------------------------------------------------- in the middle of operations
+
+
+def test_a_page_that_is_freed_before_its_flush_is_seen(scene: Scene) -> None:
+    heard: list[str] = []
+    scene.machine.trace(FlushWatch(scene.k, lambda name, args: heard.append(name)))
+    scene.parent.munmap(scene.locked, PAGE)  # flushes before it frees
+    assert "free_unref_page" in heard
+    scene.child.write(scene.anon, b"x")
+    page = scene.page(scene.child, scene.anon)
+    with scene.machine.kthread("free") as k:
+        # As if the entry had been emptied and the page given back, without a flush.
+        scene.set_pte(scene.child, scene.anon, 0)
+        k.pg_mapcount[page] -= 1
+        with pytest.raises(FlushViolation, match="is freed, and CPU 1 may use it"):
+            put_page(k, page)
+
+
+def test_a_page_that_is_written_out_under_a_writer_is_seen(scene: Scene) -> None:
+    scene.machine.trace(FlushWatch(scene.k))
+    scene.file.writeback()
+    scene.parent.write(scene.mapped, b"x")
+    page = scene.page(scene.parent, scene.mapped)
+    with scene.machine.kthread("flush") as k:
+        lock_page(k, page)
+        with pytest.raises(FlushViolation, match="is written out, and for writing CPU 0"):
+            set_page_writeback(k, page)
+        unlock_page(k, page)

@@ -54,7 +54,7 @@ class Machine(RuleBasedStateMachine):
         swap=st.sampled_from((16, 128)),
     )  # fmt: skip
     def begin(self, pages: int, at: int, ram: int, swap: int) -> None:
-        self.world = World(FIXED, ram, swap)
+        self.world = World(FIXED, ram, swap, watched=at % 2 == 1)
         self.world.do(Op("mmap", 1, at, pages))
 
     def do(self, name: str, data: st.DataObject, page: int, pages: int = 1, arg: int = 0) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.check import Violation, leftovers
+from rmap.check import FlushWatch, Violation, leftovers
 from rmap.mm.bits import (
     VM_DONTCOPY,
     VM_EXEC,
@@ -106,11 +106,14 @@ class World:
         Which kernel.
     ram, swap
         In pages. With little of it, memory gets short.
+    watched
+        Look into TLBs in the middle of operations, too.
     """
 
     def __init__(
-        self, profile: str | KernelProfile = "4.18", ram: int = 400, swap: int = 96
-    ) -> None:
+        self, profile: str | KernelProfile = "4.18", ram: int = 400, swap: int = 96,
+        watched: bool = False,
+    ) -> None:  # fmt: skip
         self.machine = Machine(ram=ram, cpus=2, swap=swap, profile=profile, tlb_entries=64)
         self.swap = swap
         self.spaces: dict[int, Space] = {}
@@ -123,6 +126,8 @@ class World:
             handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
             self.files.append((handle, Store(FILE_PAGES)))
         self.group = self.machine.cgroup("small", limit=ram // 8)
+        if watched:
+            self.machine.trace(FlushWatch(self.machine.kernel))
         self.do(Op("spawn", page=1))
 
     # ------------------------------------------------------------ running

@@ -23,11 +23,14 @@ from collections.abc import Collection, Mapping
 from rmap.check import counters, leaks, pages, topology, translations, trees
 from rmap.check.leaks import leftovers
 from rmap.check.recount import Recount
+from rmap.check.translations import FlushViolation, FlushWatch
 from rmap.check.violation import INVARIANTS, Invariant, Violation
 from rmap.mm.mm_types import Kernel
 
 __all__ = [
     "INVARIANTS",
+    "FlushViolation",
+    "FlushWatch",
     "Invariant",
     "Recount",
     "Violation",

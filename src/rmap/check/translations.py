@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""TLBs: what a CPU may still use is what the page tables still grant (I25, I26)."""
+"""TLBs: what a CPU may still use is what the page tables still grant (I25, I26).
+
+At rest, that is the invariant ``tlb``. In the middle of an operation more is owed: a page must be
+out of every TLB when it is freed, and nobody may be able to write to one that is being written out.
+`FlushWatch` looks at these moments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rmap.check.recount import Recount
 from rmap.check.violation import invariant
-from rmap.mm.bits import _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, PTE_PFN_MASK
+from rmap.mm.bits import _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, PAGE_SHIFT, PTE_PFN_MASK
+from rmap.mm.mm_types import Kernel
 from rmap.mm.pgtable import pte_lookup
 from rmap.mm.tlb import tlb_entries
 
@@ -31,3 +38,39 @@ def tlb(facts: Recount) -> Iterator[str]:
             f"CPU {cpu} may use {remembered:#x} at {address:#x} of mm {mm.ident} ({mm.comm}): "
             f"the entry {problem}"
         )
+
+
+class FlushViolation(AssertionError):
+    """A CPU could still use, or write to, a page when that had become wrong."""
+
+
+class FlushWatch:
+    """A tracer (`Machine.trace`) that looks into all TLBs when a page is freed or written out.
+
+    Raises `FlushViolation` in the middle of the operation that does it too early. Whatever else is
+    traced is handed on to `then`.
+    """
+
+    def __init__(
+        self, kernel: Kernel, then: Callable[[str, tuple[Any, ...]], object] | None = None
+    ) -> None:
+        self.kernel = kernel
+        self.then = then
+
+    def __call__(self, name: str, args: tuple[Any, ...]) -> None:
+        """Hear of a kernel function."""
+        if name == "free_unref_page":
+            self.look(args[0], _PAGE_PRESENT, "is freed, and")
+        elif name == "set_page_writeback":
+            self.look(args[0], _PAGE_RW, "is written out, and for writing")
+        if self.then is not None:
+            self.then(name, args)
+
+    def look(self, page: int, bit: int, what: str) -> None:
+        """Raise `FlushViolation` if some CPU remembers the page with a bit set."""
+        for cpu, mm, address, entry in tlb_entries(self.kernel):
+            if (entry & PTE_PFN_MASK) >> PAGE_SHIFT == page and entry & bit:
+                raise FlushViolation(
+                    f"page {page:#x} {what} CPU {cpu} may use it at {address:#x} of mm "
+                    f"{mm.ident} ({mm.comm})"
+                )

@@ -235,6 +235,8 @@ def free_unref_page(k: Kernel, page: u64) -> i32:
         or k.pg_flags[page] & (PAGE_FLAGS_CHECK_AT_FREE | PG_buddy | PG_head | PG_tail)
     ):
         bad_page(k, page)
+    if k.tracer is not None:
+        k.tracer("free_unref_page", (page,))
     if k.content:
         k.content.pop(page, None)
     _push_free(k, page)

@@ -130,6 +130,8 @@ def set_page_writeback(k: Kernel, page: u64) -> flag:
     if not was:
         mod_lruvec_page_state(k, page, NR_WRITEBACK, 1)
     unlock_page_memcg(k, page)
+    if k.tracer is not None:
+        k.tracer("set_page_writeback", (page,))
     return was
 
 
