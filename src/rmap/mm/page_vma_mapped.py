@@ -6,7 +6,7 @@ mm/page_vma_mapped.c of v4.18. The page-table lock is taken where something is f
 the next call or until `page_vma_mapped_walk_done`; the caller may hold an rmap lock, and no other
 page-table lock.
 
->>> from rmap.mm.mm_types import Kernel, Vma
+>>> from rmap.mm.mm_types import Kernel, Mm, Vma
 >>> from rmap.mm.pgtable import pfn_pte, pte_alloc, set_pte_at
 >>> from rmap.mm.profile import profile
 >>> k = Kernel(16, profile("4.18"))
