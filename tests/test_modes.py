@@ -348,6 +348,8 @@ def test_this_very_run_is_what_the_environment_asks_for() -> None:
     """Whichever way the tests were started: no module of the package runs in the other form."""
     wanted = set(_modes.compiled_modules())
     loaded = {name: module for name, module in sys.modules.items() if name.startswith("rmap.")}
+    # The support code has no form but the compiled one, and comes with the modules that are.
+    assert (loaded.pop(f"rmap.{_modes.SUPPORT}", None) is not None) == bool(wanted & set(loaded))
     wrong = {
         name: module.__file__
         for name, module in loaded.items()
