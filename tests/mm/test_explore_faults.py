@@ -8,15 +8,15 @@ the kernel counts must be what a recount finds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import pytest
-from faulting import PAGE, Faulting
+from faulting import PAGE
+from racing import Race, Uneven
 
-from rmap.check import check_kernel
 from rmap.mm import bits
-from rmap.mm.access import read_bytes, touch_range, write_bytes
+from rmap.mm.access import touch_range
 from rmap.mm.filemap import truncate
 from rmap.mm.gup import get_user_pages, put_user_pages
 from rmap.mm.lru import isolate_lru_page
@@ -26,82 +26,11 @@ from rmap.mm.swap_cache import read_swap_cache
 from rmap.mm.uffd import UserfaultfdCtx
 from rmap.mm.userfaultfd import mcopy_atomic, userfaultfd_register
 from rmap.mm.vmscan import reclaim_pages
-from rmap.model import BusError, Process
+from rmap.model import BusError
 from rmap.sync.core import Deadlock
-from rmap.sync.explore import Cpu, RandomWalk, Step, World, explore
+from rmap.sync.explore import RandomWalk, World, explore
 
 RUNS = 60
-
-
-class Uneven(RandomWalk):
-    """Draws for each run how fast each CPU is, up to a thousand times faster than another.
-
-    With equal chances a short program is always over before a long one comes to its point.
-    """
-
-    def __init__(self, seed: int, runs: int) -> None:
-        super().__init__(seed, runs)
-        self.speed: dict[str, float] = {}
-
-    def begin(self) -> bool:
-        self.speed = {}
-        return super().begin()
-
-    def choose(self, enabled: Sequence[Step]) -> int:
-        for step in enabled:
-            if step.cpu not in self.speed:
-                self.speed[step.cpu] = 10 ** float(self.random.uniform(0, 3))
-        speeds = [self.speed[step.cpu] for step in enabled]
-        return int(self.random.choice(len(enabled), p=[speed / sum(speeds) for speed in speeds]))
-
-
-class Race(Faulting):
-    """A small machine whose CPUs run at once; `outcome` collects what they saw."""
-
-    def __init__(self, **quirks: bool) -> None:
-        super().__init__(ram=128, swap=32, **quirks)
-        self.outcome: dict[str, object] = {}
-        self.cpus: list[Cpu] = []
-
-    def thread(self, p: Process, cpu: int) -> Task:
-        """One more thread of a process, on a CPU."""
-        return Task(f"{p.name}{cpu}", 100 + cpu, p.mm, cpu)
-
-    def run(self, name: str, task: Task, *steps: Callable[[Task], object]) -> None:
-        """Let a CPU take steps, one after the other; the last one's result is its outcome."""
-
-        def all_steps() -> None:
-            for step in steps:
-                self.outcome[name] = step(task)
-
-        self.cpus.append(Cpu(name, all_steps, task))
-
-    def store(self, address: int, data: bytes) -> Callable[[Task], object]:
-        return lambda task: write_bytes(self.k, task, address, data)
-
-    def load(self, address: int, length: int) -> Callable[[Task], object]:
-        return lambda task: read_bytes(self.k, task, address, length)
-
-    def kthread(self, act: Callable[[], object]) -> Callable[[Task], object]:
-        return lambda task: act()
-
-    def page_out(self, page: int) -> None:
-        """Let reclaim swap a page out, whoever maps it."""
-        for _ in range(3):
-            self.m.page_referenced([page])
-            self.m.age(8)
-            self.m.reclaim(8)
-
-    def world(self, finish: Callable[[], object]) -> World:
-        """The world; at its end `finish` is asked, and then everything is recounted."""
-
-        def check() -> None:
-            finish()
-            violations = check_kernel(self.k)
-            assert not violations, str(violations[0])
-            assert self.m.warnings == [], str(self.m.warnings[0])
-
-        return World(self.cpus, check)
 
 
 def cow_against_cow(**quirks: bool) -> World:

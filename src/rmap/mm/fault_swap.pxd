@@ -23,7 +23,8 @@ from rmap.mm.pgtable cimport set_pte_at, swp_offset, swp_type
 from rmap.mm.rmap_counts cimport do_page_add_anon_rmap, page_add_new_anon_rmap
 from rmap.mm.swap cimport reuse_swap_page, try_to_free_swap
 from rmap.mm.swap_cache cimport lookup_swap_cache, read_swap_cache, swap_readpage
-from rmap.mm.swap_slots cimport swap_count, swap_free, vm_swap_full
+from rmap.mm.swap_slots cimport get_swap_device, put_swap_device, swap_count, swap_free
+from rmap.mm.swap_slots cimport vm_swap_full
 from rmap.mm.vma cimport dec_mm_counter, inc_mm_counter, linear_page_index
 
 cdef class SwapFault:
@@ -31,6 +32,7 @@ cdef class SwapFault:
     cdef public i32 ret
 
 cpdef i32 do_swap_page(Kernel k, VmFault vmf) except -1
+cdef i32 _swap_in(Kernel k, VmFault vmf, u64 entry) except -1
 cdef i32 do_non_swap_entry(Kernel k, VmFault vmf, u64 entry) except -1
 cpdef i32 migration_entry_wait(Kernel k, u64 ptep) except -1
 cdef flag _find_page(Kernel k, VmFault vmf, SwapFault s) except? -1

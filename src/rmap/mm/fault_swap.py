@@ -91,7 +91,13 @@ if not cython.compiled:
     from rmap.mm.rmap_counts import do_page_add_anon_rmap, page_add_new_anon_rmap
     from rmap.mm.swap import reuse_swap_page, try_to_free_swap
     from rmap.mm.swap_cache import lookup_swap_cache, read_swap_cache, swap_readpage
-    from rmap.mm.swap_slots import swap_count, swap_free, vm_swap_full
+    from rmap.mm.swap_slots import (
+        get_swap_device,
+        put_swap_device,
+        swap_count,
+        swap_free,
+        vm_swap_full,
+    )
     from rmap.mm.vma import dec_mm_counter, inc_mm_counter, linear_page_index
     from rmap.scalar import flag, i32, u64
 
@@ -118,6 +124,17 @@ def do_swap_page(k: Kernel, vmf: VmFault) -> i32:
     entry: u64 = pte_to_swp_entry(vmf.orig_pte)
     if non_swap_entry(entry):
         return do_non_swap_entry(k, vmf, entry)
+    area: SwapInfo = get_swap_device(k, entry)
+    if area is None:
+        # Gone, and with it the entry, since that was read.
+        return 0
+    ret: i32 = _swap_in(k, vmf, entry)
+    put_swap_device(k, area)
+    return ret
+
+
+def _swap_in(k: Kernel, vmf: VmFault, entry: u64) -> i32:
+    """The same for an entry of a slot. Returns VM_FAULT_ bits."""
     s: SwapFault = SwapFault()
     s.entry = entry
     if not _find_page(k, vmf, s):

@@ -12,7 +12,7 @@ calls, also cancels. What the kernel counts at commit (memory.stat's anon and fi
 charged, as it is now: it is recounted when asked for, and not stored.
 
 Locks: charging a page that is on an LRU list takes k.lru_lock. `lock_page_memcg` enters an RCU
-section and, while charges move, takes memcg->move_lock, which only the i_pages locks may follow.
+section and, while charges move, takes memcg->move_lock; k.lru_lock and i_pages locks may follow.
 Moving takes the page lock before it.
 """
 

@@ -146,6 +146,8 @@ cdef class SwapInfo:
     cdef public i64 turn
     cdef public flag deferred
     cdef public list pending
+    cdef public i32 users
+    cdef public flag dying
 
 cdef class Reclaimer:
     cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1

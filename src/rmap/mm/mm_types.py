@@ -278,7 +278,8 @@ class SwapInfo:
     holds what does not fit into the bytes of `swap_map` (slot to carry), `continuation_pages` the
     pages which that takes. The device: `stable_writes` forbids changing a page that is being
     written, `synchronous` makes faults bypass the swap cache, and with `deferred` writes are
-    finished only by `end_swap_writes`, their pages waiting in `pending`.
+    finished only by `end_swap_writes`, their pages waiting in `pending`. `users` and `dying` are
+    those of get_swap_device(): swapoff waits for the former, and the latter lets in no more.
     """
 
     def __init__(self, type: i32, pages: i64) -> None:
@@ -301,6 +302,8 @@ class SwapInfo:
         self.turn = 0
         self.deferred = False
         self.pending = []
+        self.users = 0
+        self.dying = False
 
 
 class Reclaimer:

@@ -36,6 +36,7 @@ cdef class KernelProfile:
     cdef public flag free_handshake
     cdef public flag flush_batched_pending
     cdef public flag mlock_counts
+    cdef public flag swap_device_pinned
     cdef public flag new_anon_inactive
     cdef public flag fork_copies_pinned
     cdef public flag anon_exclusive

@@ -221,6 +221,13 @@ QUIRKS: tuple[Quirk, ...] = (
         "and munlock needs no walk (cea86fe246b6, 07ca76067308)",
     ),
     Quirk(
+        "swap_device_pinned",
+        "5.3",
+        "whoever uses a swap entry keeps its area from being taken away (get_swap_device(), "
+        "eb085574a752; faults as a whole since 5.14, 2799e77529c2; freeing an entry since 6.9, "
+        "82b1c07a0af6); before, swapoff could be over between reading an entry and using it",
+    ),
+    Quirk(
         "new_anon_inactive",
         "5.9",
         "new anonymous pages start on the inactive list (b518154e59aa)",

@@ -5,7 +5,7 @@ from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.lru cimport lru_cache_add, mark_page_accessed, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge, mem_cgroup_try_charge_swap
 from rmap.mm.memory cimport VmFault
-from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup
+from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, SwapInfo
 from rmap.mm.page cimport ClearPage, PageFlag, PageLocked, PageSwapCache, SetPage, lock_page
 from rmap.mm.page cimport mod_lruvec_page_state, page_index, page_mapped, page_mapping
 from rmap.mm.page cimport page_private, set_page_mapping, trylock_page, unlock_page
@@ -17,7 +17,8 @@ from rmap.mm.page_dirty cimport set_page_dirty, wait_on_page_writeback
 from rmap.mm.swap cimport free_swap_and_cache, get_swap_page, swap_writepage
 from rmap.mm.swap_cache cimport add_to_swap_cache, delete_from_swap_cache
 from rmap.mm.swap_cache cimport lookup_swap_cache, read_swap_cache
-from rmap.mm.swap_slots cimport put_swap_page, swap_free, swap_shmem_alloc
+from rmap.mm.swap_slots cimport get_swap_device, put_swap_device, put_swap_page, swap_free
+from rmap.mm.swap_slots cimport swap_shmem_alloc
 from rmap.mm.uffd cimport handle_userfault, userfaultfd_missing
 
 cpdef i32 shmem_fault(Kernel k, VmFault vmf) except -1
@@ -28,6 +29,9 @@ cdef i64 _add_new_page(
     Kernel k, AddressSpace mapping, u64 index, i32 sgp, MemCgroup memcg
 ) except? -1
 cdef i64 _swap_in(
+    Kernel k, AddressSpace mapping, u64 index, i64 item, MemCgroup memcg, VmFault vmf
+) except? -1
+cdef i64 _swap_in_kept(
     Kernel k, AddressSpace mapping, u64 index, i64 item, MemCgroup memcg, VmFault vmf
 ) except? -1
 cpdef i32 shmem_writepage(Kernel k, u64 page) except -1

@@ -44,7 +44,7 @@ if not cython.compiled:
     from rmap.mm.lru import lru_cache_add, mark_page_accessed, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge, mem_cgroup_try_charge_swap
     from rmap.mm.memory import VmFault
-    from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup
+    from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup, SwapInfo
     from rmap.mm.page import (
         ClearPage,
         PageFlag,
@@ -78,7 +78,13 @@ if not cython.compiled:
         lookup_swap_cache,
         read_swap_cache,
     )
-    from rmap.mm.swap_slots import put_swap_page, swap_free, swap_shmem_alloc
+    from rmap.mm.swap_slots import (
+        get_swap_device,
+        put_swap_device,
+        put_swap_page,
+        swap_free,
+        swap_shmem_alloc,
+    )
     from rmap.mm.uffd import handle_userfault, userfaultfd_missing
     from rmap.scalar import flag, i32, i64, u64
 
@@ -169,6 +175,19 @@ def _swap_in(
     k: Kernel, mapping: AddressSpace, index: u64, item: i64, memcg: MemCgroup, vmf: VmFault
 ) -> i64:
     """Bring a page back from swap, locked; a negative errno if that fails."""
+    entry: u64 = radix_to_swp_entry(item)
+    area: SwapInfo = get_swap_device(k, entry)
+    if area is None:
+        return -EEXIST if page_cache_item(mapping, index) != item else -EINVAL
+    page: i64 = _swap_in_kept(k, mapping, index, item, memcg, vmf)
+    put_swap_device(k, area)
+    return page
+
+
+def _swap_in_kept(
+    k: Kernel, mapping: AddressSpace, index: u64, item: i64, memcg: MemCgroup, vmf: VmFault
+) -> i64:
+    """The same with the swap area kept in use."""
     entry: u64 = radix_to_swp_entry(item)
     page: u64 = lookup_swap_cache(k, entry)
     if not page:

@@ -12,6 +12,7 @@ from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport non_swap_entry, swp_entry
 from rmap.mm.swap_cache cimport add_to_swap_cache, delete_from_swap_cache, lookup_swap_cache
 from rmap.mm.swap_cache cimport write_to_swap
+from rmap.mm.swap_slots cimport get_swap_device, put_swap_device
 from rmap.mm.swap_slots cimport page_swapcount, put_swap_page, swap_entry_put, swap_info
 from rmap.mm.swap_slots cimport vm_swap_full
 

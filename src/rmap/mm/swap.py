@@ -45,7 +45,9 @@ if not cython.compiled:
         write_to_swap,
     )
     from rmap.mm.swap_slots import (
+        get_swap_device,
         page_swapcount,
+        put_swap_device,
         put_swap_page,
         swap_entry_put,
         swap_info,
@@ -177,9 +179,12 @@ def free_swap_and_cache(k: Kernel, entry: u64) -> i32:
     area: SwapInfo = swap_info(k, entry)
     if area is None:
         return 0
-    if swap_entry_put(k, area, entry, 1) != SWAP_HAS_CACHE:
-        return 1
-    page: u64 = lookup_swap_cache(k, entry)
+    device: SwapInfo = get_swap_device(k, entry)
+    page: u64 = 0
+    if swap_entry_put(k, area, entry, 1) == SWAP_HAS_CACHE:
+        page = lookup_swap_cache(k, entry)
+    if device is not None:
+        put_swap_device(k, device)
     if not page:
         return 1
     if trylock_page(k, page):

@@ -3,7 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.sync.bits cimport *
 from rmap.scalar cimport i32, u64
 from rmap.sync.core cimport sched, sched_point
-from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.content cimport page_bytes, set_page_bytes
 from rmap.mm.inline cimport ClearPage, mod_node_page_state, PageFlag, PageLocked, PageSwapBacked
 from rmap.mm.inline cimport PageSwapCache, SetPage, swp_offset, swp_type
@@ -14,7 +14,8 @@ from rmap.mm.page cimport get_page_unless_zero, lock_page, page_private
 from rmap.mm.page cimport page_ref_add, page_ref_sub, set_page_private, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_dirty cimport end_page_writeback, set_page_writeback
-from rmap.mm.swap_slots cimport put_swap_page, swap_count, swap_info, swapcache_prepare
+from rmap.mm.swap_slots cimport get_swap_device, put_swap_device, put_swap_page, swap_count
+from rmap.mm.swap_slots cimport swap_info, swapcache_prepare
 
 cpdef SwapInfo swap_area(Kernel k, u64 entry)
 cpdef i32 add_to_swap_cache(Kernel k, u64 page, u64 entry) except? -1

@@ -31,7 +31,7 @@ if not cython.compiled:
         PG_uptodate,
         PG_writeback,
     )
-    from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.content import page_bytes, set_page_bytes
     from rmap.mm.lru import lru_cache_add, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
@@ -56,6 +56,8 @@ if not cython.compiled:
     from rmap.mm.page_dirty import end_page_writeback, set_page_writeback
     from rmap.mm.pgtable import swp_offset, swp_type
     from rmap.mm.swap_slots import (
+        get_swap_device,
+        put_swap_device,
         put_swap_page,
         swap_count,
         swap_info,
@@ -67,8 +69,11 @@ if not cython.compiled:
 
 
 def swap_area(k: Kernel, entry: u64) -> SwapInfo:
-    """The area of an entry that is known to be one of a slot."""
-    return k.swap_areas[swp_type(entry)]
+    """The area of an entry that is known to be one of a slot. One that is gone is a bug."""
+    area: SwapInfo = k.swap_areas[swp_type(entry)]
+    if area.pages == 0:
+        BUG("swap_state.c:309 the swap cache of an area is looked into that is gone")
+    return area
 
 
 # ---------------------------------------------------------------- membership
@@ -143,19 +148,23 @@ def delete_from_swap_cache(k: Kernel, page: u64) -> i32:
 
 def lookup_swap_cache(k: Kernel, entry: u64) -> u64:
     """The page that stands for a slot, with a reference; 0 if there is none (:309)."""
-    area: SwapInfo = swap_area(k, entry)
+    area: SwapInfo = get_swap_device(k, entry)
+    if area is None:
+        return 0
     page: u64
     while True:
         if sched.exploring:
             sched_point(OP_READ, FIELD_SWAP_MAP, entry)
-        page = area.cache[swp_offset(entry)]
+        page = swap_area(k, entry).cache[swp_offset(entry)]
         if not page:
-            return 0
+            break
         if not get_page_unless_zero(k, page):
             continue
         if area.cache[swp_offset(entry)] == page:
-            return page
+            break
         put_page(k, page)
+    put_swap_device(k, area)
+    return page
 
 
 # ---------------------------------------------------------------- reading
@@ -168,21 +177,25 @@ def read_swap_cache(k: Kernel, entry: u64, memcg: MemCgroup | None) -> u64:
     if the slot is not in use any more. A page read is charged to `memcg`, if that is not ``None``;
     in v4.18 it is charged only by whoever maps it.
     """
-    page: u64
-    while True:
+    area: SwapInfo = get_swap_device(k, entry)
+    page: u64 = 0
+    error: i32 = -EEXIST
+    while area is not None and error == -EEXIST:
         page = lookup_swap_cache(k, entry)
         if page or not swap_count(k, entry):
-            return page
+            break
         page = alloc_page(k, GFP_HIGHUSER)
         if not page:
-            return 0
-        error: i32 = _read_into_cache(k, page, entry, memcg)
+            break
+        error = _read_into_cache(k, page, entry, memcg)
         if error == 0:
             swap_readpage(k, page)
-            return page
-        put_page(k, page)
-        if error != -EEXIST:
-            return 0
+        else:
+            put_page(k, page)
+            page = 0
+    if area is not None:
+        put_swap_device(k, area)
+    return page
 
 
 def _read_into_cache(k: Kernel, page: u64, entry: u64, memcg: MemCgroup | None) -> i32:

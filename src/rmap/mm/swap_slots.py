@@ -13,6 +13,8 @@ hold page-table locks. There are no per-CPU caches of slots (mm/swap_slots.c): a
 
 from __future__ import annotations
 
+from functools import partial
+
 import cython
 
 if not cython.compiled:
@@ -39,10 +41,10 @@ if not cython.compiled:
     from rmap.mm.mm_types import AddressSpace, Kernel, SwapInfo
     from rmap.mm.page import page_private
     from rmap.mm.page_alloc import alloc_page
-    from rmap.mm.pgtable import non_swap_entry, swp_offset, swp_type
+    from rmap.mm.pgtable import non_swap_entry, swp_entry, swp_offset, swp_type
     from rmap.scalar import flag, i32, i64, u64
-    from rmap.sync.bits import FIELD_SWAP_MAP, OP_READ
-    from rmap.sync.core import sched, sched_point
+    from rmap.sync.bits import FIELD_SWAP_MAP, OP_READ, OP_RMW
+    from rmap.sync.core import sched, sched_point, wait_until
 
 
 # ---------------------------------------------------------------- areas
@@ -107,6 +109,44 @@ def get_nr_swap_pages(k: Kernel) -> i64:
     return total
 
 
+def get_swap_device(k: Kernel, entry: u64) -> SwapInfo | None:
+    """The area of an entry, kept until `put_swap_device`; ``None`` if it is gone (v5.3).
+
+    Without quirk ``swap_device_pinned`` nothing keeps it, and an area that is gone is returned:
+    what looks for a slot in that is a bug.
+    """
+    area: SwapInfo = k.swap_areas[swp_type(entry)]
+    if not k.profile.swap_device_pinned:
+        return area
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_SWAP_MAP, entry)
+    area = k.swap_areas[swp_type(entry)]
+    if area.pages == 0 or area.dying:
+        return None
+    area.users += 1
+    return area
+
+
+def put_swap_device(k: Kernel, area: SwapInfo) -> i32:
+    """Let go of a swap area."""
+    if k.profile.swap_device_pinned:
+        area.users -= 1
+    return 0
+
+
+def _unused(area: SwapInfo) -> bool:
+    return area.users == 0
+
+
+def wait_for_swap_users(k: Kernel, area: SwapInfo) -> i32:
+    """Let nobody use an area any more, and wait for who does (swapoff, v5.3)."""
+    if k.profile.swap_device_pinned:
+        area.dying = True
+        while area.users:
+            wait_until(FIELD_SWAP_MAP, swp_entry(area.type, 0), partial(_unused, area))
+    return 0
+
+
 def vm_swap_full(k: Kernel) -> flag:
     """Whether less than half of swap is free, so that slots of pages in memory are worth freeing.
 
@@ -158,10 +198,12 @@ def page_swapcount(k: Kernel, page: u64) -> i32:
 
 def swap_count(k: Kernel, entry: u64) -> i64:
     """How many entries refer to a slot, continuations counted; 1 for one that shmem keeps."""
-    area: SwapInfo = k.swap_areas[swp_type(entry)]
-    offset: i64 = swp_offset(entry)
     if sched.exploring:
         sched_point(OP_READ, FIELD_SWAP_MAP, entry)
+    area: SwapInfo = k.swap_areas[swp_type(entry)]
+    offset: i64 = swp_offset(entry)
+    if area.pages == 0:
+        BUG("swapfile.c:1405 the slots of a swap area are counted that is gone")
     count: i64 = area.swap_map[offset] & ~SWAP_HAS_CACHE
     if count == SWAP_MAP_SHMEM:
         return 1

@@ -21,6 +21,7 @@ from rmap.mm.shmem cimport shmem_unuse
 from rmap.mm.swap cimport swap_writepage
 from rmap.mm.swap_cache cimport delete_from_swap_cache, read_swap_cache
 from rmap.mm.swap_slots cimport free_swap_count_continuations, swap_count, swap_free
+from rmap.mm.swap_slots cimport wait_for_swap_users
 
 cpdef i32 swapoff(Kernel k, i32 kind) except? -1
 cpdef i64 find_next_to_unuse(Kernel k, SwapInfo area, i64 last) except -1

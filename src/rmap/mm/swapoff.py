@@ -69,7 +69,12 @@ if not cython.compiled:
     from rmap.mm.shmem import shmem_unuse
     from rmap.mm.swap import swap_writepage
     from rmap.mm.swap_cache import delete_from_swap_cache, read_swap_cache
-    from rmap.mm.swap_slots import free_swap_count_continuations, swap_count, swap_free
+    from rmap.mm.swap_slots import (
+        free_swap_count_continuations,
+        swap_count,
+        swap_free,
+        wait_for_swap_users,
+    )
     from rmap.mm.vma import dec_mm_counter, inc_mm_counter
     from rmap.scalar import flag, i32, i64, u64
 
@@ -93,6 +98,7 @@ def swapoff(k: Kernel, kind: i32) -> i32:
     if error:
         area.writeok = True
         return error
+    wait_for_swap_users(k, area)
     free_swap_count_continuations(k, area)
     k.swap_lock.lock()
     k.swap_areas[kind] = SwapInfo(kind, 0)

@@ -19,11 +19,13 @@ RANK_ANON_VMA = 6
 RANK_TASKLIST = 7
 RANK_PAGE_TABLE = 8
 RANK_PTL = 9
-RANK_LRU = 10
-RANK_SWAP = 11
-RANK_MMLIST = 12
-RANK_PRIVATE = 13
-RANK_MEMCG_MOVE = 14
+RANK_SWAP = 10
+RANK_MMLIST = 11
+RANK_PRIVATE = 12
+RANK_MEMCG_MOVE = 13
+# The header has it beside the swap locks. It is also taken inside memcg->move_lock, by the removal
+# of the last mapping of an mlocked page of a file, and outside the i_pages lock, by splits.
+RANK_LRU = 14
 RANK_I_PAGES = 15
 RANK_SPLIT_QUEUE = 16
 
@@ -69,11 +71,11 @@ NAMES = {
     RANK_TASKLIST: "tasklist_lock",
     RANK_PAGE_TABLE: "mm->page_table_lock",
     RANK_PTL: "pte_lock",
-    RANK_LRU: "zone_lru_lock",
     RANK_SWAP: "swap_lock",
     RANK_MMLIST: "mmlist_lock",
     RANK_PRIVATE: "mapping->private_lock",
     RANK_MEMCG_MOVE: "memcg->move_lock",
+    RANK_LRU: "zone_lru_lock",
     RANK_I_PAGES: "i_pages lock",
     RANK_SPLIT_QUEUE: "split_queue_lock",
     FIELD_MAPPING: "page->mapping",
