@@ -200,11 +200,12 @@ def test_a_page_provided_through_a_read_only_mapping_was_dropped_in_v4_18(fixed:
     assert data.read(0, 9) == (b"only here" if fixed else bytes(9))
 
 
+@pytest.mark.parametrize("kind", ["file", "fileprivate"])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_page_was_provided_beyond_the_end_of_a_file_in_v4_18(fixed: bool) -> None:
-    f = Faulting(uffd_checks_file_size=fixed)
+def test_a_page_was_provided_beyond_the_end_of_a_file_in_v4_18(fixed: bool, kind: str) -> None:
+    f = Faulting(uffd_checks_file_size=fixed, uffd_copies_private_shmem=True)
     data = f.file(shmem=True)
-    a = f.map(1, kind="file", file=data, pgoff=data.size // PAGE)
+    a = f.map(1, kind=kind, file=data, pgoff=data.size // PAGE)
     fault = f.p.userfaultfd(a, PAGE)
     if fixed:
         with pytest.raises(SyscallError, match="Bad address"):

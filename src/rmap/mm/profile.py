@@ -185,7 +185,7 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk(
         "uffd_checks_file_size",
         "4.20",
-        "UFFDIO_COPY provides no page of shmem beyond the file's end (e2a50c1f6414)",
+        "userfaultfd provides no page of shmem beyond the file's end (e2a50c1f6414)",
     ),
     Quirk(
         "zap_drops_swapped_copies",

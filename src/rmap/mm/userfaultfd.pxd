@@ -40,6 +40,7 @@ cdef i32 _check_fill(Kernel k, Vma vma, u64 start, u64 end) except? -1
 cdef flag _fills_anonymous(Kernel k, Vma vma) except? -1
 cdef i32 mfill_atomic_pte(Kernel k, Vma vma, u64 address, bytes data) except? -1
 cdef u64 _provided_pte(Vma vma, u64 page) except? 0
+cdef i32 _check_pte(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
 cdef i32 mcopy_atomic_pte(Kernel k, Vma vma, u64 address, bytes data) except? -1
 cdef i32 mfill_zeropage_pte(Kernel k, Vma vma, u64 address) except? -1
 cdef i32 shmem_mfill_atomic_pte(Kernel k, Vma vma, u64 address, bytes data) except? -1

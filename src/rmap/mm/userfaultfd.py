@@ -289,6 +289,20 @@ def _provided_pte(vma: Vma, page: u64) -> u64:
     return entry
 
 
+def _check_pte(k: Kernel, vma: Vma, address: u64, ptep: u64) -> i32:
+    """Whether an entry may be filled; its table is locked. 0, -EFAULT or -EEXIST.
+
+    -EFAULT, with quirk ``uffd_checks_file_size``, beyond the end of the file, which may have been
+    truncated only just now.
+    """
+    if k.profile.uffd_checks_file_size and vma.vm_file is not None:
+        if linear_page_index(k, vma, address) >= vma.vm_file.f_mapping.size_pages:
+            return -EFAULT
+    if not pte_none(ptep_get(k, ptep)):
+        return -EEXIST
+    return 0
+
+
 def mcopy_atomic_pte(k: Kernel, vma: Vma, address: u64, data: bytes) -> i32:
     """Map a new anonymous page that begins with `data`."""
     mm: Mm = vma.vm_mm
@@ -304,10 +318,11 @@ def mcopy_atomic_pte(k: Kernel, vma: Vma, address: u64, data: bytes) -> i32:
         put_page(k, page)
         return -ENOMEM
     pte_lock(k, ptep)
-    if not pte_none(ptep_get(k, ptep)):
+    error: i32 = _check_pte(k, vma, address, ptep)
+    if error:
         pte_unlock(k, ptep)
         put_page(k, page)
-        return -EEXIST
+        return error
     inc_mm_counter(k, mm, MM_ANONPAGES)
     page_add_new_anon_rmap(k, page, vma, address, False)
     lru_cache_add_active_or_unevictable(k, page, vma)
@@ -323,13 +338,12 @@ def mfill_zeropage_pte(k: Kernel, vma: Vma, address: u64) -> i32:
     mm: Mm = vma.vm_mm
     zero: u64 = init_zero_pfn(k)
     ptep: u64 = pte_alloc(k, mm, address)
-    error: i32 = -EEXIST
     if not zero or not ptep:
         return -ENOMEM
     pte_lock(k, ptep)
-    if pte_none(ptep_get(k, ptep)):
+    error: i32 = _check_pte(k, vma, address, ptep)
+    if not error:
         set_pte_at(k, mm, address, ptep, pfn_pte(zero, vma.vm_page_prot) | _PAGE_SPECIAL)
-        error = 0
     pte_unlock(k, ptep)
     return error
 
@@ -370,9 +384,10 @@ def _map_shmem_page(k: Kernel, vma: Vma, address: u64, page: u64) -> i32:
     if not ptep:
         return -ENOMEM
     pte_lock(k, ptep)
-    if not pte_none(ptep_get(k, ptep)):
+    error: i32 = _check_pte(k, vma, address, ptep)
+    if error:
         pte_unlock(k, ptep)
-        return -EEXIST
+        return error
     inc_mm_counter(k, mm, mm_counter_file(k, page))
     page_add_file_rmap(k, page, False)
     if k.profile.mlock_counts:
