@@ -190,18 +190,17 @@ def page_referenced_range(k: Kernel, pages: Any, memcg: MemCgroup | None = None)
     `pages` is a contiguous array of u64 page frame numbers. The loop is compiled and makes no
     object a page, which is what aging a large memory takes.
     """
-    if not cython.compiled:
-        pages = memoryview(pages)
+    numbers: cython.const[cython.ulonglong][::1] = memoryview(pages)
     pra: PageReferencedArg = PageReferencedArg()
     total: i64 = 0
     count: i32
     i: cython.Py_ssize_t
-    for i in range(len(pages)):
+    for i in range(numbers.shape[0]):
         count = -1
         if memcg is None:
-            count = _referenced_plainly(k, pages[i], pra)
+            count = _referenced_plainly(k, numbers[i], pra)
         if count < 0:
-            count = page_referenced(k, pages[i], False, memcg, pra)
+            count = page_referenced(k, numbers[i], False, memcg, pra)
         total += count
     return total
 

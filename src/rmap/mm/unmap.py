@@ -556,12 +556,11 @@ def try_to_unmap_range(k: Kernel, pages: Any, flags: i32) -> i64:
     `pages` is a contiguous array of u64 page frame numbers, each of a page that the caller has
     locked and has a reference to. The loop is compiled and makes no object a page.
     """
-    if not cython.compiled:
-        pages = memoryview(pages)
+    numbers: cython.const[cython.ulonglong][::1] = memoryview(pages)
     rwc: TryToUnmapControl = TryToUnmapControl(flags)
     unmapped: i64 = 0
     i: cython.Py_ssize_t
-    for i in range(len(pages)):
-        if _try_to_unmap(k, pages[i], rwc):
+    for i in range(numbers.shape[0]):
+        if _try_to_unmap(k, numbers[i], rwc):
             unmapped += 1
     return unmapped

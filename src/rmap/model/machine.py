@@ -272,7 +272,8 @@ class Machine:
     def page_referenced(self, pages: Iterable[int]) -> int:
         """Age pages: how many VMAs used them since they were asked last; clears accessed bits."""
         with self.kthread("kswapd") as k:
-            listed = np.fromiter(pages, np.ulonglong)
+            known = isinstance(pages, np.ndarray)
+            listed = np.asarray(pages if known else list(pages), np.ulonglong)
             return int(page_referenced.page_referenced_range(k, listed))
 
     def try_to_unmap(self, page: int, flags: int = 0) -> bool:
