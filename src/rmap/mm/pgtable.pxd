@@ -56,7 +56,6 @@ cpdef i32 free_pgd_range(Kernel k, Mm mm, u64 start, u64 end, u64 floor, u64 cei
 cpdef u64 ptl_of(u64 pte) noexcept
 cdef i32 _wait_for_table(Kernel k, u64 row) except -1
 cpdef i32 pte_lock(Kernel k, u64 pte) except -1
-cpdef flag pte_trylock(Kernel k, u64 pte) except? -1
 cpdef i32 pte_unlock(Kernel k, u64 pte) except -1
 cpdef i32 assert_pte_locked(Kernel k, u64 pte) except -1
 cpdef u64 ptep_get(Kernel k, u64 pte) except? 0

@@ -57,7 +57,6 @@ if not cython.compiled:
         OP_READ,
         OP_RELEASE,
         OP_RMW,
-        OP_TRY,
         OP_WRITE,
         RANK_PTL,
         WRITE_MODE,
@@ -455,19 +454,6 @@ def pte_lock(k: Kernel, pte: u64) -> i32:
     if sched.checking:
         lock_acquired(RANK_PTL, row, WRITE_MODE, False)
     return 0
-
-
-def pte_trylock(k: Kernel, pte: u64) -> flag:
-    """spin_trylock(ptl); whether it was taken."""
-    row: u64 = pte // PTRS_PER_PTE
-    if sched.exploring:
-        sched_point(OP_TRY, RANK_PTL, row)
-    if k.pt_locked[row]:
-        return False
-    k.pt_locked[row] = 1
-    if sched.checking:
-        lock_acquired(RANK_PTL, row, WRITE_MODE, True)
-    return True
 
 
 def pte_unlock(k: Kernel, pte: u64) -> i32:
