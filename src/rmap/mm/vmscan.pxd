@@ -44,6 +44,7 @@ cpdef i64 do_try_to_free_pages(Kernel k, ScanControl sc) except -1
 cpdef ReclaimResult reclaim(Kernel k, MemCgroup memcg, i64 nr_pages)
 cpdef ReclaimResult kswapd(Kernel k)
 cdef i32 _age_active_anon(Kernel k, ScanControl sc) except -1
+cdef i32 _age_list(Kernel k, i64 nr_pages, LruVec lruvec, ScanControl sc, i32 lru) except -1
 cpdef i64 age_active_lists(Kernel k, MemCgroup memcg, i64 nr_pages) except -1
 cpdef i64 reclaim_pages(Kernel k, list pages) except -1
 cpdef i64 reclaim_clean_pages_from_list(Kernel k, list pages) except -1

@@ -502,9 +502,18 @@ def age_active_lists(k: Kernel, memcg: MemCgroup | None, nr_pages: i64) -> i64:
     group: MemCgroup
     for group in k.memcgs:
         if memcg is None or mem_cgroup_is_descendant(group, memcg):
-            shrink_active_list(k, nr_pages, group.lruvec, sc, LRU_ACTIVE_ANON)
-            shrink_active_list(k, nr_pages, group.lruvec, sc, LRU_ACTIVE_FILE)
+            _age_list(k, nr_pages, group.lruvec, sc, LRU_ACTIVE_ANON)
+            _age_list(k, nr_pages, group.lruvec, sc, LRU_ACTIVE_FILE)
     return sc.result.deactivated
+
+
+def _age_list(k: Kernel, nr_pages: i64, lruvec: LruVec, sc: ScanControl, lru: i32) -> i32:
+    """Age the oldest pages of a list, a cluster at a time; programs that stay are met once."""
+    left: i64 = min(nr_pages, lruvec.size[lru])
+    while left > 0:
+        shrink_active_list(k, min(left, SWAP_CLUSTER_MAX), lruvec, sc, lru)
+        left -= SWAP_CLUSTER_MAX
+    return 0
 
 
 # ---------------------------------------------------------------- pages that somebody chose
