@@ -499,7 +499,7 @@ def test_the_trace_is_cut() -> None:
 
 
 def test_every_report_of_the_model_has_names_for_what_it_reports() -> None:
-    text = "\n".join(path.read_text() for path in sorted(SOURCES.glob("*.py")))
+    text = "\n".join(path.read_text() for path in sorted(SOURCES.rglob("*.py")))
     reports = re.findall(r'k\.tracer\(\s*"(\w+)",\s*\((.*?)\)\s*\)', text, re.S)
     assert len(reports) > 30
     for name, arguments in reports:

@@ -172,7 +172,7 @@ def head_end(statement: ast.stmt) -> int:
 def places() -> dict[int, list[Place]]:
     """Where each line of the listing is in the model."""
     found: dict[int, list[Place]] = {}
-    for path in sorted(MODEL.glob("*.py")):
+    for path in sorted(MODEL.rglob("*.py")):
         for line, place in Source(path).marks():
             found.setdefault(line, []).append(place)
     return found

@@ -204,6 +204,14 @@ cdef class Kernel:
     cdef public flag debug_vm
     cdef public flag in_reclaim
     cdef public u64 serial
-    cdef public object deferred_split_queue
+    cdef public i32 thp_enabled
+    cdef public i32 thp_defrag
+    cdef public flag thp_use_zero_page
+    cdef public i32 shmem_enabled
+    cdef public u64 huge_zero_page
+    cdef public i64 huge_zero_refcount
+    cdef public dict pmd_huge_pte
+    cdef public list deferred_split_queue
+    cdef public SpinLock split_queue_lock
     cpdef grow_tables(self)
     cpdef u64 next_serial(self)

@@ -18,7 +18,15 @@ import cython
 import numpy as np
 
 if not cython.compiled:
-    from rmap.mm.bits import NR_FREE_PAGES, NR_LRU_LISTS, NR_MM_COUNTERS, NR_VM_STATS
+    from rmap.mm.bits import (
+        NR_FREE_PAGES,
+        NR_LRU_LISTS,
+        NR_MM_COUNTERS,
+        NR_VM_STATS,
+        SHMEM_HUGE_NEVER,
+        THP_DEFRAG_MADVISE,
+        THP_NEVER,
+    )
     from rmap.mm.profile import KernelProfile
     from rmap.scalar import i32, i64, u64
     from rmap.sync.bits import (
@@ -32,6 +40,7 @@ if not cython.compiled:
         RANK_MMLIST,
         RANK_PAGE_TABLE,
         RANK_PRIVATE,
+        RANK_SPLIT_QUEUE,
         RANK_SWAP,
         RANK_TASKLIST,
     )
@@ -369,7 +378,7 @@ class Kernel:
         self.debug_vm = True
         self.in_reclaim = False
         self.serial = 0
-        self.deferred_split_queue = []
+        self._make_huge()
         root: MemCgroup = MemCgroup(0, "/", None)
         self.memcgs.append(root)
         self.root_lruvec = root.lruvec
@@ -392,6 +401,22 @@ class Kernel:
         self.pt_locked = column(FIRST_TABLES, np.ubyte)
         self.pt_free = []
         self.pt_next = 1
+
+    def _make_huge(self) -> None:
+        """Set up transparent huge pages, which a new kernel has, but uses nowhere.
+
+        `pmd_huge_pte` has the page tables that are kept for the huge PMDs of a table of PMDs, in
+        the order in which they came: row of that table to rows.
+        """
+        self.thp_enabled = THP_NEVER
+        self.thp_defrag = THP_DEFRAG_MADVISE
+        self.thp_use_zero_page = True
+        self.shmem_enabled = SHMEM_HUGE_NEVER
+        self.huge_zero_page = 0
+        self.huge_zero_refcount = 0
+        self.pmd_huge_pte = {}
+        self.deferred_split_queue = []
+        self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
 
     def grow_tables(self) -> None:
         """Double the pool of page tables. Every memoryview of it that was kept is stale then."""
