@@ -8,8 +8,9 @@ from faulting import ARENA, PAGE, READ, WRITE, Faulting
 from kernels import Failing
 
 from rmap.mm import bits
-from rmap.mm.fault_swap import ksm_might_need_to_copy, migration_entry_wait
+from rmap.mm.fault_swap import ksm_might_need_to_copy
 from rmap.mm.memory import wait_on_page_locked
+from rmap.mm.migrate.entries import migration_entry_wait
 from rmap.mm.page import PageSwapCache, lock_page, unlock_page
 from rmap.mm.pgtable import is_swap_pte, pte_lookup, pte_to_swp_entry, swp_entry, swp_entry_to_pte
 from rmap.mm.swap_slots import swap_count
@@ -214,9 +215,9 @@ def test_entries_of_other_kinds() -> None:
     f.set_pte(f.p, a, pte)
     # A page that is being moved is waited for; unlocked, it has arrived.
     moving = swp_entry_to_pte(swp_entry(bits.SWP_MIGRATION_READ, page))
-    f.set_pte(f.p, a, moving)
     at = pte_lookup(f.k, f.p.mm, a)
     migration_entry_wait(f.k, at)
+    f.set_pte(f.p, a, moving)
     lock_page(f.k, page)
     with pytest.raises(Deadlock, match="PG_locked"):
         migration_entry_wait(f.k, at)

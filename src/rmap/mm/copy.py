@@ -271,6 +271,7 @@ def copy_nonpresent_pte(
     """Copy a swap entry of whatever kind; 1 if its count is full (copy_one_pte, memory.c:916)."""
     entry: u64 = pte_to_swp_entry(pte)
     page: u64
+    exclusive: flag
     if not non_swap_entry(entry):
         if swap_duplicate(k, entry) < 0:
             copy.entry = entry
@@ -287,7 +288,8 @@ def copy_nonpresent_pte(
         if not PageLocked(k, page):
             BUG_PAGE("swapops.h:231 migration_entry_to_page: the page is not locked", page)
         copy.rss[mm_counter(k, page)] += 1
-        if is_write_migration_entry(entry) and copy.cow:
+        exclusive = copy.exclusive and pte & _PAGE_SWP_EXCLUSIVE != 0
+        if copy.cow and (exclusive or is_write_migration_entry(entry)):
             # When the page has moved it is to be mapped read-only, in both.
             entry = swp_entry(SWP_MIGRATION_READ, page)
             if pte_swp_soft_dirty(pte):

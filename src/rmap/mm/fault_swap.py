@@ -48,8 +48,8 @@ if not cython.compiled:
         lock_page_or_retry,
         maybe_mkwrite,
         print_bad_pte,
-        wait_on_page_locked,
     )
+    from rmap.mm.migrate.entries import migration_entry_wait
     from rmap.mm.mlock_page import mlock_vma_page_counted
     from rmap.mm.mm_types import AnonVma, Kernel, Mm, SwapInfo, Vma
     from rmap.mm.page import (
@@ -60,7 +60,6 @@ if not cython.compiled:
         PageSwapCache,
         PageWriteback,
         SetPage,
-        get_page_unless_zero,
         page_anon_vma,
         page_count,
         page_index,
@@ -85,7 +84,6 @@ if not cython.compiled:
         pte_unlock,
         ptep_get,
         set_pte_at,
-        swp_offset,
         swp_type,
     )
     from rmap.mm.rmap_counts import do_page_add_anon_rmap, page_add_new_anon_rmap
@@ -182,24 +180,6 @@ def do_non_swap_entry(k: Kernel, vmf: VmFault, entry: u64) -> i32:
         BUG("memory.c do_swap_page: no device has this memory")
     print_bad_pte(k, vmf.vma, vmf.address, vmf.orig_pte, 0)
     return VM_FAULT_SIGBUS
-
-
-def migration_entry_wait(k: Kernel, ptep: u64) -> i32:
-    """Wait until a page that is being moved has arrived (mm/migrate.c, v4.18).
-
-    Whoever moves it has it locked, and the entry keeps no reference: without one of our own the
-    page could be freed while we wait.
-    """
-    pte_lock(k, ptep)
-    entry: u64 = pte_to_swp_entry(ptep_get(k, ptep))
-    page: u64 = swp_offset(entry)
-    # With no reference left the migration is about to end: try again.
-    found: flag = is_migration_entry(entry) and get_page_unless_zero(k, page)
-    pte_unlock(k, ptep)
-    if found:
-        wait_on_page_locked(k, page)
-        put_page(k, page)
-    return 0
 
 
 # ---------------------------------------------------------------- finding the page

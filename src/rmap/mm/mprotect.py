@@ -22,6 +22,7 @@ if not cython.compiled:
         _PAGE_PROTNONE,
         _PAGE_RW,
         _PAGE_SOFT_DIRTY,
+        _PAGE_SWP_EXCLUSIVE,
         _PAGE_USER,
         EACCES,
         EINVAL,
@@ -209,6 +210,9 @@ def _change_swap_pte(k: Kernel, vma: Vma, address: u64, ptep: u64, pte: u64) -> 
     new: u64
     if is_migration_entry(entry) and is_write_migration_entry(entry):
         new = swp_entry_to_pte(swp_entry(SWP_MIGRATION_READ, swp_offset(entry)))
+        if k.profile.anon_exclusive and PageAnon(k, swp_offset(entry)):
+            # That the page is this process's alone the write entry said by itself.
+            new |= _PAGE_SWP_EXCLUSIVE
     elif is_device_private_entry(entry) and swp_type(entry) == SWP_DEVICE_WRITE:
         new = swp_entry_to_pte(swp_entry(SWP_DEVICE_READ, swp_offset(entry)))
     else:

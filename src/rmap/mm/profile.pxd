@@ -14,6 +14,7 @@ cdef class KernelProfile:
     cdef public flag arch_unmap_failure_frees_swap
     cdef public flag lazyfree_checks_references
     cdef public flag device_private_subpage
+    cdef public flag thp_migration_munlocks
     cdef public flag clear_young_keeps_tlb
     cdef public flag mremap_flushes_under_lock
     cdef public flag rmap_locks_in_mremap

@@ -93,6 +93,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "page frame number read out of a swap entry",
     ),
     Quirk(
+        "thp_migration_munlocks",
+        "4.19",
+        "a huge page that comes back from migration is not left mlocked while PTEs map parts of "
+        "it (e125fe405abe)",
+    ),
+    Quirk(
         "clear_young_keeps_tlb",
         "",
         "clearing a PTE's accessed bit flushes nothing, as on x86 (b13b1d2d8692): a CPU that still "

@@ -422,7 +422,15 @@ def _leave_migration(
     if arch_unmap_one(k, mm, vma, address, pteval) < 0:  # L1505
         set_pte_at(k, mm, address, pvmw.pte, pteval)
         return False
+    exclusive: flag = k.profile.anon_exclusive and PageFlag(k, subpage, PG_anon_exclusive)
+    if exclusive and page_try_share_anon_rmap(k, subpage) < 0:
+        # Pinned: it cannot move anyway.
+        set_pte_at(k, mm, address, pvmw.pte, pteval)
+        return False
     swp_pte: u64 = swp_entry_to_pte(make_migration_entry(k, subpage, pte_write(pteval)))
+    if exclusive and not pte_write(pteval):
+        # A write entry says as much by itself.
+        swp_pte |= _PAGE_SWP_EXCLUSIVE
     if pte_soft_dirty(pteval):  # L1520
         swp_pte = pte_swp_mksoft_dirty(swp_pte)
     set_pte_at(k, mm, address, pvmw.pte, swp_pte)

@@ -37,6 +37,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "page_move_anon_rmap": ("page", "vma"),
     "page_referenced_one": ("page", "vma", "address", "referenced"),
     "page_remove_rmap": ("page", "compound"),
+    "remove_migration_pte": ("page", "vma", "address", "old"),
+    "remove_migration_ptes": ("old", "new", "locked"),
     "rmap_walk": ("page",),
     "rmap_walk_locked": ("page",),
     "set_page_dirty": ("page",),
@@ -57,7 +59,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "write_cache_pages": ("mapping", "written"),
 }
 #: Numbers that are shown in hexadecimal.
-_HEX = frozenset(("page", "flags", "entry"))
+_HEX = frozenset(("page", "flags", "entry", "old"))
 _ADDRESSES = frozenset(("address", "start", "end", "to"))
 
 
