@@ -5,6 +5,7 @@ from rmap.scalar cimport flag, i32, u64
 from rmap.mm.anon_vma cimport anon_vma_fork, anon_vma_prepare
 from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.copy cimport copy_page_range
+from rmap.mm.huge.mm_slot cimport khugepaged_exit, khugepaged_fork
 from rmap.mm.interval_tree cimport interval_tree_insert_after
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, Mm, Vma
 from rmap.mm.mmap cimport exit_mmap

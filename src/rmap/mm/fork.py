@@ -27,6 +27,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG, WARN
     from rmap.mm.copy import copy_page_range
+    from rmap.mm.huge.mm_slot import khugepaged_exit, khugepaged_fork
     from rmap.mm.interval_tree import interval_tree_insert_after
     from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup, Mm, Vma
     from rmap.mm.mmap import exit_mmap
@@ -84,8 +85,8 @@ def dup_mmap(k: Kernel, mm: Mm, oldmm: Mm) -> i32:
     oldmm.mmap_sem.down_write()
     mm.mmap_sem.down_write()
     mm.total_vm = oldmm.total_vm
-    error: i32 = 0
-    mpnt: Vma = oldmm.mmap
+    error: i32 = khugepaged_fork(k, mm, oldmm)
+    mpnt: Vma = oldmm.mmap if not error else None
     while mpnt is not None:
         if mpnt.vm_flags & VM_DONTCOPY:
             mm.total_vm -= vma_pages(mpnt)
@@ -170,6 +171,8 @@ def mmput(k: Kernel, mm: Mm) -> i32:
     mm.mm_users -= 1
     if mm.mm_users:
         return 0
+    # Before the page tables go, khugepaged must be out of them.
+    khugepaged_exit(k, mm)
     exit_mmap(k, mm)
     if mm.on_mmlist:
         k.mmlist_lock.lock()

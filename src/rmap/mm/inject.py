@@ -33,6 +33,7 @@ SITES = (
     "arch_unmap_one",
     "memcg_charge",
     "swap_cache",
+    "mm_slot",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

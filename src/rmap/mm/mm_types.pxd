@@ -47,6 +47,8 @@ cdef class AddressSpace:
     cdef public flag unevictable
     cdef public flag writenotify
     cdef public u64 size_pages
+    cdef public i32 huge
+    cdef public flag shrinkable
     cdef public dict backing
 
 cdef class File:
@@ -95,6 +97,7 @@ cdef class Mm:
     cdef public MemCgroup memcg
     cdef public str comm
     cdef public i64 nr_ptes
+    cdef public flag vm_hugepage
     cdef public flag dead
 
 cdef class MemCgroup:
@@ -148,6 +151,17 @@ cdef class SwapInfo:
     cdef public list pending
     cdef public i32 users
     cdef public flag dying
+
+cdef class Khugepaged:
+    cdef public flag defrag
+    cdef public i64 pages_to_scan
+    cdef public i32 max_ptes_none, max_ptes_swap
+    cdef public i64 pages_collapsed
+    cdef public i64 full_scans
+    cdef public list mm_head
+    cdef public Mm scan_mm
+    cdef public u64 scan_address
+    cdef public SpinLock mm_lock
 
 cdef class Reclaimer:
     cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1
@@ -213,5 +227,6 @@ cdef class Kernel:
     cdef public dict pmd_huge_pte
     cdef public list deferred_split_queue
     cdef public SpinLock split_queue_lock
+    cdef public Khugepaged khugepaged
     cpdef grow_tables(self)
     cpdef u64 next_serial(self)

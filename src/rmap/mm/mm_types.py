@@ -36,6 +36,7 @@ if not cython.compiled:
         RANK_INODE,
         RANK_LRU,
         RANK_MEMCG_MOVE,
+        RANK_MM_SLOT,
         RANK_MMAP_SEM,
         RANK_MMLIST,
         RANK_PAGE_TABLE,
@@ -125,7 +126,9 @@ class AddressSpace:
     """struct address_space: the page cache of one file, and the VMAs that map it.
 
     `i_pages` maps index to page. `backing` is what is on disk: index to content (`bytes`); a
-    shmem file keeps swap entries in `i_pages` instead of writing back.
+    shmem file keeps swap entries in `i_pages` instead of writing back. `huge` is the option huge=
+    of the mount that a shmem file is on, `shrinkable` that it may have a huge page at its end which
+    reaches beyond it (that it is on sbinfo->shrinklist).
     """
 
     def __init__(self, handle: u64, name: str, *, shmem: bool = False) -> None:
@@ -143,6 +146,8 @@ class AddressSpace:
         self.unevictable = False
         self.writenotify = False
         self.size_pages = 0
+        self.huge = SHMEM_HUGE_NEVER
+        self.shrinkable = False
         self.backing = {}
 
     def __repr__(self) -> str:
@@ -218,6 +223,7 @@ class Mm:
         self.notifier: Any = None
         self.comm = ""
         self.nr_ptes = 0
+        self.vm_hugepage = False
         self.dead = False
 
     def __repr__(self) -> str:
@@ -313,6 +319,26 @@ class SwapInfo:
         self.pending = []
         self.users = 0
         self.dying = False
+
+
+class Khugepaged:
+    """Settings and state of khugepaged (mm/khugepaged.c): what it is to look at, and how far it is.
+
+    `mm_head` has the address spaces that it goes through, in the order in which they came;
+    `scan_mm` is the one that it is at, and `scan_address` where in it.
+    """
+
+    def __init__(self) -> None:
+        self.defrag = True
+        self.pages_to_scan = 4096
+        self.max_ptes_none = 511
+        self.max_ptes_swap = 64
+        self.pages_collapsed = 0
+        self.full_scans = 0
+        self.mm_head = []
+        self.scan_mm: Mm = None
+        self.scan_address = 0
+        self.mm_lock = SpinLock(RANK_MM_SLOT, 0)
 
 
 class Reclaimer:
@@ -417,6 +443,7 @@ class Kernel:
         self.pmd_huge_pte = {}
         self.deferred_split_queue = []
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
+        self.khugepaged = Khugepaged()
 
     def grow_tables(self) -> None:
         """Double the pool of page tables. Every memoryview of it that was kept is stale then."""

@@ -32,6 +32,8 @@ cdef class KernelProfile:
     cdef public flag uffd_dirties_shmem
     cdef public flag uffd_checks_file_size
     cdef public flag zap_drops_swapped_copies
+    cdef public flag shmem_pmd_counts_shmem
+    cdef public flag collapse_shmem_repairs
     cdef public flag cold_spares_shared
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake

@@ -200,6 +200,19 @@ QUIRKS: tuple[Quirk, ...] = (
         "memory; before, they could still be read beyond the end (5abfd71d936a)",
     ),
     Quirk(
+        "shmem_pmd_counts_shmem",
+        "4.19",
+        "a PMD that maps a huge page of shmem counts in MM_SHMEMPAGES, as PTEs of shmem do, and "
+        "not in MM_FILEPAGES (fadae2953072)",
+    ),
+    Quirk(
+        "collapse_shmem_repairs",
+        "4.20",
+        "khugepaged, which gives up on a file, takes back what it counted for holes; it gives up, "
+        "and does not crash, if the file has a huge page there by now; and it leaves alone what "
+        "was truncated or punched out meanwhile (aaa52e340073, 06a5e1268a54, 701270fa193a)",
+    ),
+    Quirk(
         "cold_spares_shared",
         "5.10",
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",

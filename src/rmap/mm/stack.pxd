@@ -5,6 +5,7 @@ from rmap.mm.anon_vma cimport (
     anon_vma_interval_tree_post_update_vma, anon_vma_interval_tree_pre_update_vma,
     anon_vma_lock_write, anon_vma_prepare, anon_vma_unlock_write,
 )
+from rmap.mm.huge.mm_slot cimport khugepaged_enter_vma_merge
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.vma cimport find_vma
 

@@ -31,6 +31,7 @@ if not cython.compiled:
         VM_GROWSDOWN,
         VM_LOCKED,
     )
+    from rmap.mm.huge.mm_slot import khugepaged_enter_vma_merge
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.vma import find_vma
     from rmap.scalar import i32, u64
@@ -64,6 +65,7 @@ def expand_downwards(k: Kernel, vma: Vma, address: u64) -> i32:
     if address < vma.vm_start:
         error = _grow(k, mm, vma, address)
     anon_vma_unlock_write(vma.anon_vma)
+    khugepaged_enter_vma_merge(k, vma, vma.vm_flags)
     return error
 
 

@@ -48,6 +48,7 @@ cpdef i32 add_mm_counter(Kernel k, Mm mm, i32 member, i64 value) except -1
 cpdef i32 inc_mm_counter(Kernel k, Mm mm, i32 member) except -1
 cpdef i32 dec_mm_counter(Kernel k, Mm mm, i32 member) except -1
 cpdef i32 mm_counter_file(Kernel k, u64 page) except -1
+cpdef i32 mm_counter_huge_file(Kernel k, u64 page) except -1
 cpdef i32 mm_counter(Kernel k, u64 page) except -1
 cpdef i64 get_mm_rss(Kernel k, Mm mm) except? -1
 cpdef i32 update_hiwater_rss(Kernel k, Mm mm) except -1

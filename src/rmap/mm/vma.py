@@ -445,6 +445,17 @@ def mm_counter_file(k: Kernel, page: u64) -> i32:
     return MM_SHMEMPAGES if PageSwapBacked(k, page) else MM_FILEPAGES
 
 
+def mm_counter_huge_file(k: Kernel, page: u64) -> i32:
+    """The same for a PMD that maps a huge page: v4.18 takes all of them for pages of disk files.
+
+    The sums of an mm stay right, but what a PMD has put into one counter PTEs may take out of the
+    other.
+    """
+    if k.profile.shmem_pmd_counts_shmem:
+        return mm_counter_file(k, page)
+    return MM_FILEPAGES
+
+
 def mm_counter(k: Kernel, page: u64) -> i32:
     """Which counter of an mm the page counts under (include/linux/mm.h:1610, v4.18)."""
     return MM_ANONPAGES if PageAnon(k, page) else mm_counter_file(k, page)

@@ -3,6 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport anon_vma_clone
 from rmap.mm.bug cimport BUG, WARN
+from rmap.mm.huge.mm_slot cimport khugepaged_enter_vma_merge
 from rmap.mm.mm_types cimport AnonVma, File, Kernel, Mm, Vma
 from rmap.mm.vma cimport (
     can_vma_merge_after, can_vma_merge_before, find_vma_intersection, find_vma_prev,
@@ -20,7 +21,7 @@ cpdef Vma vma_merge(
     u64 pgoff, object ctx,
 )
 cdef flag _range_is_sane(Vma prev, Vma area, u64 addr, u64 end) except? -1
-cdef Vma _grow(Kernel k, Vma vma, u64 start, u64 end, u64 pgoff, Vma expand, Vma result)
+cdef Vma _grow(Kernel k, Vma vma, u64 start, u64 end, u64 pgoff, Vma result, u64 vm_flags)
 cpdef Vma vma_merge_new_range(
     Kernel k, Mm mm, Vma prev, u64 addr, u64 end, u64 vm_flags, File file, u64 pgoff, object ctx
 )

@@ -21,6 +21,7 @@ if not cython.compiled:
     from rmap.mm.anon_vma import anon_vma_clone
     from rmap.mm.bits import PAGE_SHIFT, VM_SPECIAL
     from rmap.mm.bug import BUG, WARN
+    from rmap.mm.huge.mm_slot import khugepaged_enter_vma_merge
     from rmap.mm.mm_types import AnonVma, File, Kernel, Mm, Vma
     from rmap.mm.vma import (
         can_vma_merge_after,
@@ -92,18 +93,18 @@ def vma_merge(
 
     if before and after and is_mergeable_anon_vma(prev.anon_vma, next.anon_vma, None):
         # Cases 1, 6.
-        merged = _grow(k, prev, prev.vm_start, next.vm_end, prev.vm_pgoff, prev, prev)
+        merged = _grow(k, prev, prev.vm_start, next.vm_end, prev.vm_pgoff, prev, vm_flags)
     elif before:
         # Cases 2, 5, 7.
-        merged = _grow(k, prev, prev.vm_start, end, prev.vm_pgoff, prev, prev)
+        merged = _grow(k, prev, prev.vm_start, end, prev.vm_pgoff, prev, vm_flags)
     elif not after:
         return None
     elif prev is not None and addr < prev.vm_end:
         # Case 4.
-        merged = _grow(k, prev, prev.vm_start, addr, prev.vm_pgoff, next, next)
+        merged = _grow(k, prev, prev.vm_start, addr, prev.vm_pgoff, next, vm_flags)
     else:
         # Cases 3, 8.
-        merged = _grow(k, area, addr, next.vm_end, next.vm_pgoff - pages, next, next)
+        merged = _grow(k, area, addr, next.vm_end, next.vm_pgoff - pages, next, vm_flags)
     if k.tracer is not None and merged is not None:
         k.tracer("vma_merge", (merged, addr, end))
     return merged
@@ -117,11 +118,16 @@ def _range_is_sane(prev: Vma | None, area: Vma | None, addr: u64, end: u64) -> f
 
 
 def _grow(
-    k: Kernel, vma: Vma, start: u64, end: u64, pgoff: u64, expand: Vma, result: Vma
+    k: Kernel, vma: Vma, start: u64, end: u64, pgoff: u64, result: Vma, vm_flags: u64
 ) -> Vma | None:
-    """Adjust the ranges; returns the VMA that has it all, ``None`` without memory."""
-    if vma_adjust_expand(k, vma, start, end, pgoff, None, expand):
+    """Adjust the ranges; returns the VMA that has it all, ``None`` without memory.
+
+    What has grown may have room for huge pages. If there is no memory for that to be noted, then
+    it is not.
+    """
+    if vma_adjust_expand(k, vma, start, end, pgoff, None, result):
         return None
+    khugepaged_enter_vma_merge(k, result, vm_flags)
     return result
 
 
@@ -162,10 +168,10 @@ def vma_merge_new_range(
         and can_vma_merge_after(k, prev, vm_flags, taken, file, pgoff, ctx)
     ):
         end = end if taker is None else next.vm_end
-        return _grow(k, prev, prev.vm_start, end, prev.vm_pgoff, prev, prev)
+        return _grow(k, prev, prev.vm_start, end, prev.vm_pgoff, prev, vm_flags)
     if taker is None:
         return None
-    return _grow(k, next, addr, next.vm_end, next.vm_pgoff - pages, next, next)
+    return _grow(k, next, addr, next.vm_end, next.vm_pgoff - pages, next, vm_flags)
 
 
 # ---------------------------------------------------------------- the copy for mremap

@@ -20,6 +20,7 @@ cdef extern from *:
     #define RMAP_RANK_LRU 0xe
     #define RMAP_RANK_I_PAGES 0xf
     #define RMAP_RANK_SPLIT_QUEUE 0x10
+    #define RMAP_RANK_MM_SLOT 0x11
     #define RMAP_READ_MODE 0x0
     #define RMAP_WRITE_MODE 0x1
     #define RMAP_ANY_MODE 0x2
@@ -62,6 +63,7 @@ cdef extern from *:
     i32 RANK_LRU "RMAP_RANK_LRU"
     i32 RANK_I_PAGES "RMAP_RANK_I_PAGES"
     i32 RANK_SPLIT_QUEUE "RMAP_RANK_SPLIT_QUEUE"
+    i32 RANK_MM_SLOT "RMAP_RANK_MM_SLOT"
     i32 READ_MODE "RMAP_READ_MODE"
     i32 WRITE_MODE "RMAP_WRITE_MODE"
     i32 ANY_MODE "RMAP_ANY_MODE"

@@ -28,6 +28,8 @@ RANK_MEMCG_MOVE = 13
 RANK_LRU = 14
 RANK_I_PAGES = 15
 RANK_SPLIT_QUEUE = 16
+# Of the lists of address spaces that khugepaged goes through; nothing is taken inside.
+RANK_MM_SLOT = 17
 
 # How a lock is held, or is asked for.
 READ_MODE = 0
@@ -78,6 +80,7 @@ NAMES = {
     RANK_LRU: "zone_lru_lock",
     RANK_I_PAGES: "i_pages lock",
     RANK_SPLIT_QUEUE: "split_queue_lock",
+    RANK_MM_SLOT: "khugepaged_mm_lock",
     FIELD_MAPPING: "page->mapping",
     FIELD_MAPCOUNT: "page->_mapcount",
     FIELD_REFCOUNT: "page->_refcount",
