@@ -30,6 +30,7 @@ from rmap.mm.page_alloc import (
     alloc_page,
     alloc_pages,
     free_unref_page,
+    isolate_free_page,
     setup_per_zone_wmarks,
 )
 
@@ -252,6 +253,120 @@ def test_a_run_is_found_among_freed_pages() -> None:
     assert alloc_pages(k, GFP_KERNEL, 3) == 0
     rest = {alloc_page(k, GFP_KERNEL) for _ in range(k.nr_free)}
     assert rest == set(range(1, 33)) - {5, 12, 13, 30} - set(range(8, 12)) - set(range(16, 24))
+
+
+def test_a_block_that_became_free_is_found_at_once() -> None:
+    """Huge pages come from blocks that are free as a whole, the latest first."""
+    k = make_kernel(4096)
+    pages = {alloc_page(k, GFP_KERNEL) for _ in range(4096)}
+    assert alloc_pages(k, GFP_KERNEL, 9) == 0
+    for page in range(512, 3 * 512):
+        put_page(k, page)
+        assert len(k.free_blocks) == (page + 1) // 512 - 1
+    # Taking a page of it and giving it back does not list a block twice.
+    for _ in range(3):
+        put_page(k, alloc_page(k, GFP_KERNEL))
+    assert k.free_blocks == [1, 2]
+    assert alloc_pages(k, GFP_KERNEL, 9) == 1024
+    taken = alloc_page(k, GFP_KERNEL)
+    assert alloc_pages(k, GFP_KERNEL, 9) == 0
+    put_page(k, taken)
+    assert alloc_pages(k, GFP_KERNEL, 9) == 512
+    assert len(pages) == 4096
+
+
+def test_a_block_with_a_broken_page_is_no_huge_page() -> None:
+    k = make_kernel(1535)
+    for page in [alloc_page(k, GFP_KERNEL) for _ in range(1535)]:
+        if page >= 512:
+            k.pg_flags[page] |= PG_hwpoison if page == 700 else 0
+            put_page(k, page)
+    assert alloc_pages(k, GFP_KERNEL, 9) == 1024
+    assert alloc_pages(k, GFP_KERNEL, 9) == 0
+    assert 700 not in {alloc_page(k, GFP_KERNEL) for _ in range(511)}
+
+
+def test_a_run_of_several_blocks() -> None:
+    k = make_kernel(4096)
+    for page in [alloc_page(k, GFP_KERNEL) for _ in range(4096)]:
+        put_page(k, page)
+    assert alloc_pages(k, GFP_KERNEL, 10) == 1024
+    assert alloc_pages(k, GFP_KERNEL, 11) == 2048
+    assert alloc_pages(k, GFP_KERNEL, 10) == 0
+
+
+def test_a_free_page_can_be_asked_for_by_its_number() -> None:
+    k = make_kernel(8)
+    pages = [alloc_page(k, GFP_KERNEL) for _ in range(4)]
+    for page in pages[:3]:
+        put_page(k, page)
+    assert isolate_free_page(k, 2), "from the middle of the stack"
+    assert not isolate_free_page(k, 2)
+    assert not isolate_free_page(k, 4), "in use"
+    # What was never used is taken from its end.
+    assert not isolate_free_page(k, 7)
+    assert isolate_free_page(k, 8)
+    assert isolate_free_page(k, 7)
+    k.pg_flags[1] |= PG_hwpoison
+    assert not isolate_free_page(k, 1)
+    k.pg_flags[1] ^= PG_hwpoison
+    assert k.nr_free == k.vm_stat[NR_FREE_PAGES] == 4
+    for page in (2, 8, 7):
+        assert k.pg_refcount[page] == 1
+        put_page(k, page)
+    assert sorted(alloc_page(k, GFP_KERNEL) for _ in range(7)) == [1, 2, 3, 5, 6, 7, 8]
+    assert alloc_page(k, GFP_KERNEL) == 0
+
+
+class Compactor(Hoard):
+    """Makes the missing pages of a run free when it is asked to compact."""
+
+    def __init__(self, pages: list[int], reclaimable: list[int], succeeds: bool) -> None:
+        super().__init__(reclaimable, 64)
+        self.blocking = pages
+        self.succeeds = succeeds
+        self.asked: list[tuple[int, bool]] = []
+
+    def compact(self, k: Kernel, order: int, wait: bool) -> bool:
+        self.asked.append((order, wait))
+        while self.succeeds and self.blocking:
+            put_page(k, self.blocking.pop())
+        return self.succeeds
+
+
+@pytest.mark.parametrize("order", [2, 9])
+def test_a_run_that_is_not_there_is_made(order: int) -> None:
+    k = make_kernel(1024)
+    for page in [alloc_page(k, GFP_KERNEL) for _ in range(1024)]:
+        if page % 4:
+            put_page(k, page)
+    held = [page for page in range(4, 1024, 4) if page]
+    k.reclaimer = compactor = Compactor(held, [], True)
+    # Who may not wait gets what is there, and that is nothing.
+    assert alloc_pages(k, GFP_NOWAIT, order) == 0
+    assert compactor.asked == []
+    assert alloc_pages(k, GFP_KERNEL, order)
+    assert compactor.asked == [(order, False)]
+    assert compactor.calls == 0
+
+
+@pytest.mark.parametrize(("order", "attempts"), [(2, 3), (9, 1)])
+def test_a_large_run_is_worth_one_attempt_at_reclaim(order: int, attempts: int) -> None:
+    """As long as reclaim frees something, a small run is tried for; a huge page is not."""
+    k = make_kernel(4096)
+    pages = [alloc_page(k, GFP_KERNEL) for _ in range(4096)]
+    for page in pages:
+        if page % 4 == 3:
+            put_page(k, page)
+    rest = [page for page in pages if page % 4 == 2]
+    k.reclaimer = compactor = Compactor([], rest[:128], False)
+    free = int(k.nr_free)
+    assert alloc_pages(k, GFP_KERNEL, order) == 0
+    assert k.nr_free == free + min(attempts * 64, 128)
+    assert compactor.asked == [(order, False)] + [(order, True)] * attempts
+    k.in_reclaim = True
+    assert alloc_pages(k, GFP_KERNEL, order) == 0, "reclaim does not reclaim"
+    assert compactor.calls == attempts
 
 
 def test_a_mapped_run_is_not_freed() -> None:

@@ -18,6 +18,8 @@ from rmap.check.violation import invariant
 from rmap.mm.bits import (
     _PAGE_DIRTY,
     _PAGE_RW,
+    FREE_BLOCK_LISTED,
+    HPAGE_PMD_ORDER,
     MAPPING_HANDLE_SHIFT,
     PAGE_MAPPING_FLAGS,
     PAGE_SHIFT,
@@ -34,7 +36,7 @@ from rmap.mm.bits import (
     PG_swapcache,
 )
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
-from rmap.mm.mm_types import IntervalNode, IntervalRoot, Vma
+from rmap.mm.mm_types import IntervalNode, IntervalRoot, Kernel, Vma
 from rmap.mm.page import page_private
 
 #: Of a list of pages, so many are told.
@@ -260,10 +262,14 @@ def free_pages(facts: Recount) -> Iterator[str]:
     free[0] = False
     listed: list[int] = []
     page = int(k.free_head)
+    before = 0
     while page and len(listed) <= k.nr_pages:
+        if k.pg_lru_prev[page] != before:
+            yield f"free page {page:#x} does not lead back to {before:#x}"
         listed.append(page)
-        page = int(k.pg_lru_next[page])
-    listed.extend(range(int(k.free_next), int(k.nr_pages) + 1))
+        before, page = page, int(k.pg_lru_next[page])
+    yield from _free_blocks(k, np.array(listed, np.int64))
+    listed.extend(range(int(k.free_next), int(k.free_last) + 1))
     expected = np.flatnonzero(free & ~facts.flagged(PG_hwpoison))
     if len(listed) != len(set(listed)) or not set(expected.tolist()) <= set(listed):
         yield f"{len(listed)} pages are on the free list, {len(expected)} have no reference"
@@ -279,6 +285,17 @@ def free_pages(facts: Recount) -> Iterator[str]:
     for page in k.content:
         if free[page]:
             yield f"page {page:#x} is free and has content"
+
+
+def _free_blocks(k: Kernel, stacked: I64) -> Iterator[str]:
+    """Each block counts its free pages, and one that is free as a whole is listed."""
+    noted = np.asarray(k.block_free).astype(np.int64)
+    counted = np.bincount(stacked >> HPAGE_PMD_ORDER, minlength=len(noted))
+    for block in np.flatnonzero(noted & ~FREE_BLOCK_LISTED != counted).tolist():
+        yield f"block {block} counts {noted[block]:#x} free pages, found {counted[block]}"
+    listed = np.flatnonzero(noted & FREE_BLOCK_LISTED).tolist()
+    if sorted(k.free_blocks) != listed:
+        yield f"blocks {k.free_blocks} are listed as free, those marked are {listed}"
 
 
 @invariant("at-rest", "no lock is held and no page isolated between operations")

@@ -378,6 +378,11 @@ NR_LRU_LISTS = 5
 LRU_ACTIVE = 1
 LRU_FILE = 2
 
+# Free memory: a block of the size of a huge page that is free as a whole is on a list, which the
+# count of its free pages tells; a run of more pages than the costly order is not tried for long.
+FREE_BLOCK_LISTED = 0x8000
+PAGE_ALLOC_COSTLY_ORDER = 3
+
 # Reclaim (include/linux/swap.h, mmzone.h; mm/vmscan.c).
 SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12

@@ -165,6 +165,7 @@ cdef class Khugepaged:
 
 cdef class Reclaimer:
     cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1
+    cpdef flag compact(self, Kernel k, i32 order, flag wait) except? -1
 
 cdef class Kernel:
     cdef public KernelProfile profile
@@ -186,6 +187,9 @@ cdef class Kernel:
     cdef public u64 pt_next
     cdef public u64 free_head
     cdef public u64 free_next
+    cdef public u64 free_last
+    cdef public u16[::1] block_free
+    cdef public list free_blocks
     cdef public i64 nr_free
     cdef public i64 watermark_high
     cdef public i64 watermark_low

@@ -28,7 +28,7 @@ if not cython.compiled:
         THP_NEVER,
     )
     from rmap.mm.profile import KernelProfile
-    from rmap.scalar import i32, i64, u64
+    from rmap.scalar import flag, i32, i64, u64
     from rmap.sync.bits import (
         RANK_ANON_VMA,
         RANK_I_MMAP,
@@ -348,6 +348,10 @@ class Reclaimer:
         """Free `wanted` pages, of `memcg` or of anybody; returns how many it freed."""
         return 0
 
+    def compact(self, k: Kernel, order: i32, wait: flag) -> flag:
+        """Move pages so that a run of 2**`order` becomes free; whether it is worth looking."""
+        return False
+
 
 class Kernel:
     """All that is global in a kernel: memory map, page tables, slabs, lists, statistics.
@@ -373,6 +377,9 @@ class Kernel:
         self.vm_stat[NR_FREE_PAGES] = nr_pages
         self.free_head = 0
         self.free_next = 1
+        self.free_last = nr_pages
+        self.block_free = column((nr_pages >> 9) + 1, np.ushort)
+        self.free_blocks = []
         self.nr_free = nr_pages
         self.watermark_high = 0
         self.watermark_low = 0

@@ -3,25 +3,33 @@
 """The page allocator: free pages, watermarks, what a freed page is checked for (mm/page_alloc.c).
 
 Free pages are a stack through their lru words, so that the page freed last is taken first, as
-from the per-CPU lists; pages that were never used lie beyond ``Kernel.free_next``. There is one
-zone, and no buddy system: a run of pages comes from the unused region, or is looked for.
+from the per-CPU lists; pages that were never used lie from ``Kernel.free_next`` to
+``Kernel.free_last``. There is one zone, and no buddy system: a run of pages comes from the unused
+region, or is looked for. For the size of a huge page nothing has to be looked for: each block of
+512 pages knows how many of its pages are on the stack, and the blocks that have all of them there
+are on a list.
 
-No lock is taken here. What is reclaimed on behalf of an allocation takes the locks that
-`rmap.mm.vmscan` names.
+No lock is taken here. What is reclaimed or moved on behalf of an allocation takes the locks that
+`rmap.mm.vmscan` and `rmap.mm.migrate.migrate` name.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        FREE_BLOCK_LISTED,
         GFP_ATOMIC,
         GFP_KERNEL,
+        HPAGE_PMD_NR,
+        HPAGE_PMD_ORDER,
         MAX_RECLAIM_RETRIES,
         NR_FREE_PAGES,
+        PAGE_ALLOC_COSTLY_ORDER,
         PAGE_FLAGS_CHECK_AT_FREE,
         PAGE_MAPPING_FLAGS,
         PGALLOC,
@@ -85,7 +93,8 @@ def alloc_page(k: Kernel, gfp: u64) -> u64:
 def alloc_pages(k: Kernel, gfp: u64, order: i32) -> u64:
     """Take a compound page of 2**`order` pages, aligned; 0 if there is none, or by injection.
 
-    `order` 0 is `alloc_page`. There is no compaction: free pages that are scattered do not help.
+    `order` 0 is `alloc_page`. If free pages are there but scattered, and `gfp` permits waiting,
+    pages in use are moved, and others reclaimed, to make a run.
     """
     if order == 0:
         return alloc_page(k, gfp)
@@ -96,6 +105,8 @@ def alloc_pages(k: Kernel, gfp: u64, order: i32) -> u64:
     if k.nr_free - count < k.watermark_low and not _may_take(k, gfp, count):
         return 0
     head: u64 = _take_run(k, one << order)
+    if not head and gfp & GFP_KERNEL and not k.in_reclaim:
+        head = _make_run(k, gfp, order)
     if not head:
         return 0
     k.nr_free -= count
@@ -135,11 +146,50 @@ def _may_take(k: Kernel, gfp: u64, count: i64) -> flag:
     return False
 
 
+def _make_run(k: Kernel, gfp: u64, order: i32) -> u64:
+    """Compact and reclaim until there is a run; 0 if that leads nowhere.
+
+    __alloc_pages_slowpath() (v4.18) for more than one page: compaction first, without waiting for
+    anything; a large run is not worth more than one attempt at reclaim.
+    """
+    one: u64 = 1
+    count: i64 = one << order
+    wanted: i64 = count if count > SWAP_CLUSTER_MAX else SWAP_CLUSTER_MAX
+    head: u64 = 0
+    if k.reclaimer.compact(k, order, False):
+        head = _take_if_enough(k, gfp, order)
+    failures: i32 = 0
+    freed: i64
+    while not head:
+        freed = k.reclaimer.try_to_free_pages(k, None, wanted)
+        head = _take_if_enough(k, gfp, order)
+        if not head and k.reclaimer.compact(k, order, True):
+            head = _take_if_enough(k, gfp, order)
+        failures += 1
+        if order > PAGE_ALLOC_COSTLY_ORDER or not freed or failures == MAX_RECLAIM_RETRIES:
+            break
+    return head
+
+
+def _take_if_enough(k: Kernel, gfp: u64, order: i32) -> u64:
+    """Unlink a run if that leaves what the watermark asks for; 0 if not, or if there is none."""
+    one: u64 = 1
+    count: i64 = one << order
+    if k.nr_free - count < k.watermark_min:
+        return 0
+    return _take_run(k, one << order)
+
+
 def _rmqueue(k: Kernel) -> u64:
     """Unlink the page that comes next; there is one."""
     page: u64 = k.free_head
+    below: u64
     if page:
-        k.free_head = k.pg_lru_next[page]
+        below = k.pg_lru_next[page]
+        k.free_head = below
+        if below:
+            k.pg_lru_prev[below] = 0
+        k.block_free[page >> HPAGE_PMD_ORDER] -= 1
     else:
         page = k.free_next
         k.free_next += 1
@@ -177,39 +227,109 @@ def _prep_compound_page(k: Kernel, head: u64, order: i32) -> i32:
 def _take_run(k: Kernel, count: u64) -> u64:
     """Unlink `count` aligned pages in a row; 0 if there are none. They are still counted free."""
     start: u64 = (k.free_next + count - 1) // count * count
-    fits: flag = start + count - 1 <= k.nr_pages
-    stop: u64 = start if fits else k.nr_pages + 1
+    fits: flag = start + count - 1 <= k.free_last
+    stop: u64 = start if fits else k.free_last + 1
     while k.free_next < stop:
         _push_free(k, k.free_next)
         k.free_next += 1
     if fits:
         k.free_next = start + count
         return start
-    i: u64
+    if count == HPAGE_PMD_NR:
+        return _take_block(k)
     start = count
     while start + count - 1 <= k.nr_pages:
-        i = 0
-        while i < count and k.pg_flags[start + i] & (PG_buddy | PG_hwpoison) == PG_buddy:
-            i += 1
-        if i == count:
+        if _all_free(k, start, count):
             _unlink_run(k, start, count)
             return start
         start += count
     return 0
 
 
+def _take_block(k: Kernel) -> u64:
+    """Unlink a whole block, the one that became free last; 0 if there is none."""
+    block: u64
+    start: u64
+    while k.free_blocks:
+        block = k.free_blocks.pop()
+        k.block_free[block] &= ~FREE_BLOCK_LISTED
+        start = block << HPAGE_PMD_ORDER
+        if _all_free(k, start, HPAGE_PMD_NR):
+            _unlink_run(k, start, HPAGE_PMD_NR)
+            return start
+    return 0
+
+
+def _all_free(k: Kernel, start: u64, count: u64) -> flag:
+    """Whether all pages of an aligned run are on the stack, and none of them is broken."""
+    last: u64 = (start + count - 1) >> HPAGE_PMD_ORDER
+    least: u64 = count if count < HPAGE_PMD_NR else HPAGE_PMD_NR
+    block: u64
+    page: u64
+    for block in range(start >> HPAGE_PMD_ORDER, last + 1):
+        if k.block_free[block] & ~FREE_BLOCK_LISTED < least:
+            return False
+    for page in range(start, start + count):
+        if k.pg_flags[page] & (PG_buddy | PG_hwpoison) != PG_buddy:
+            return False
+    return True
+
+
 def _unlink_run(k: Kernel, start: u64, count: u64) -> i32:
     """Take the pages of a run out of the stack of free pages."""
-    last: u64 = 0
-    page: u64 = k.free_head
-    while page:
-        if page < start or page >= start + count:
-            last = page
-        elif last:
-            k.pg_lru_next[last] = k.pg_lru_next[page]
-        else:
-            k.free_head = k.pg_lru_next[page]
-        page = k.pg_lru_next[page]
+    page: u64
+    for page in range(start, start + count):
+        _unlink_free(k, page)
+    return 0
+
+
+def _unlink_free(k: Kernel, page: u64) -> i32:
+    """Take a page out of the stack of free pages, wherever in it it is."""
+    above: u64 = k.pg_lru_prev[page]
+    below: u64 = k.pg_lru_next[page]
+    if above:
+        k.pg_lru_next[above] = below
+    else:
+        k.free_head = below
+    if below:
+        k.pg_lru_prev[below] = above
+    k.block_free[page >> HPAGE_PMD_ORDER] -= 1
+    return 0
+
+
+def isolate_free_page(k: Kernel, page: u64) -> flag:
+    """Take this page, if it is free and whole; whether it was taken (__isolate_free_page()).
+
+    What was never used can be taken from its end only. The page is then like one that was
+    allocated: with one reference, and to be given back.
+    """
+    if k.pg_flags[page] & PG_hwpoison:
+        return False
+    if k.pg_flags[page] & PG_buddy:
+        _unlink_free(k, page)
+    elif page == k.free_last and page >= k.free_next:
+        k.free_last -= 1
+    else:
+        return False
+    k.nr_free -= 1
+    k.vm_stat[NR_FREE_PAGES] -= 1
+    if sched.exploring:
+        sched_point(OP_ALLOC, FIELD_REFCOUNT, page)
+    _prep_new_page(k, page)
+    k.vm_stat[PGALLOC] += 1
+    return True
+
+
+def link_free_pages(k: Kernel, pages: Any) -> i32:
+    """Make an array of frame numbers the stack, topmost first, of a machine that has none."""
+    page: u64
+    k.free_head = 0
+    k.free_next = k.nr_pages + 1
+    k.free_last = k.nr_pages
+    for page in reversed(pages):
+        _push_free(k, page)
+    k.nr_free = len(pages)
+    k.vm_stat[NR_FREE_PAGES] = len(pages)
     return 0
 
 
@@ -248,9 +368,21 @@ def free_unref_page(k: Kernel, page: u64) -> i32:
 
 def _push_free(k: Kernel, page: u64) -> i32:
     """Put a page on the stack of free pages; that its memory is broken is not forgotten."""
+    below: u64 = k.free_head
     k.pg_flags[page] = (k.pg_flags[page] & PG_hwpoison) | PG_buddy
-    k.pg_lru_next[page] = k.free_head
+    k.pg_lru_next[page] = below
+    k.pg_lru_prev[page] = 0
+    if below:
+        k.pg_lru_prev[below] = page
     k.free_head = page
+    block: u64 = page >> HPAGE_PMD_ORDER
+    count: u64 = k.block_free[block]
+    count += 1
+    if count == HPAGE_PMD_NR:
+        # Listed once, however often a page of it is taken and given back before it is asked for.
+        count |= FREE_BLOCK_LISTED
+        k.free_blocks.append(block)
+    k.block_free[block] = count
     return 0
 
 

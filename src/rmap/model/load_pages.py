@@ -17,10 +17,10 @@ from rmap.mm.bits import (
     LRU_FILE,
     LRU_UNEVICTABLE,
     MAPPING_HANDLE_SHIFT,
-    NR_FREE_PAGES,
     NR_LRU_LISTS,
 )
 from rmap.mm.mm_types import File, Kernel, Mm
+from rmap.mm.page_alloc import link_free_pages
 from rmap.model.load_anon import AnonLinks
 from rmap.model.load_entries import Entries
 
@@ -200,10 +200,4 @@ class PageFiller:
 
     def _link_free(self, pages: I64) -> None:
         """Put the free pages on the allocator's stack, the lowest on top."""
-        k = self.kernel
-        np.asarray(k.pg_flags)[pages] = bits.PG_buddy
-        np.asarray(k.pg_lru_next)[pages] = np.append(pages[1:], 0)[: len(pages)]
-        k.free_head = int(pages[0]) if len(pages) else 0
-        k.free_next = int(k.nr_pages) + 1
-        k.nr_free = len(pages)
-        k.vm_stat[NR_FREE_PAGES] = len(pages)
+        link_free_pages(self.kernel, pages.tolist())
