@@ -19,10 +19,12 @@ PMD_SIZE = 1 << 21
 PMD_MASK = 0xFFFF_FFFF_FFE0_0000
 PUD_SHIFT = 30
 PUD_SIZE = 1 << 30
+PUD_MASK = 0xFFFF_FFFF_C000_0000
 PGDIR_SHIFT = 39
 HPAGE_PMD_ORDER = 9
 HPAGE_PMD_NR = 512
 HPAGE_PMD_SIZE = 1 << 21
+HPAGE_PUD_ORDER = 18
 TASK_SIZE = 0x7FFF_FFFF_F000
 ULONG_MAX = 0xFFFF_FFFF_FFFF_FFFF
 # What page_address_in_vma() returns for nowhere: -EFAULT as an unsigned long.
@@ -59,6 +61,9 @@ PG_isolated = 1 << 25
 PG_table = 1 << 26
 PG_error = 1 << 27
 PG_workingset = 1 << 28
+# Of a hugetlb page: of its head, that freeing it gives a reservation back; of its second page, that
+# it is in use; of its third, that it is not of the pool.
+PG_private = 1 << 29
 # What free_pages_prepare() finds wrong on a page that is freed.
 PAGE_FLAGS_CHECK_AT_FREE = (
     PG_locked | PG_lru | PG_active | PG_unevictable | PG_writeback | PG_mlocked | PG_isolated
@@ -166,6 +171,12 @@ MAP_LOCKED = 0x2000
 MAP_NORESERVE = 0x4000
 MAP_POPULATE = 0x8000
 MAP_NONBLOCK = 0x1_0000
+MAP_HUGETLB = 0x4_0000
+# log2 of the page size of MAP_HUGETLB stands from this bit on; 0 is the default size, 2 MiB.
+MAP_HUGE_SHIFT = 26
+MAP_HUGE_MASK = 0x3F
+MAP_HUGE_2MB = 21 << 26
+MAP_HUGE_1GB = 30 << 26
 MAP_FIXED_NOREPLACE = 0x10_0000
 MREMAP_MAYMOVE = 1
 MREMAP_FIXED = 2
@@ -212,6 +223,7 @@ VM_FAULT_SIGBUS = 0x2
 VM_FAULT_MAJOR = 0x4
 VM_FAULT_WRITE = 0x8
 VM_FAULT_HWPOISON = 0x10
+VM_FAULT_HWPOISON_LARGE = 0x20
 VM_FAULT_SIGSEGV = 0x40
 VM_FAULT_NOPAGE = 0x100
 VM_FAULT_LOCKED = 0x200
@@ -219,7 +231,9 @@ VM_FAULT_RETRY = 0x400
 VM_FAULT_FALLBACK = 0x800
 VM_FAULT_DONE_COW = 0x1000
 VM_FAULT_UFFD = 0x1_0000
-VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
+VM_FAULT_ERROR = (
+    VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE
+)
 
 # get_user_pages() (include/linux/mm.h).
 FOLL_WRITE = 0x1
@@ -296,6 +310,12 @@ AOP_WRITEPAGE_ACTIVATE = 0x8_0000
 
 # Pages that one mmu_gather keeps before it must flush: 8 in itself, 19 pages of 510 pointers.
 MAX_GATHER_PAGES = 9698
+
+# What a private mapping of huge pages is to its reservations (mm/hugetlb.c): the one that made
+# them, and one that lost a page to it.
+HPAGE_RESV_OWNER = 0x1
+HPAGE_RESV_UNMAPPED = 0x2
+HUGETLB_FAULT_MUTEXES = 8
 
 # mm_struct counters (include/linux/mm_types_task.h).
 MM_FILEPAGES = 0

@@ -13,7 +13,7 @@ from rmap.mm.stack cimport expand_downwards, expand_stack
 from rmap.mm.tlb cimport switch_mm
 from rmap.mm.vma cimport find_vma, vm_area_alloc
 from rmap.mm.vma_adjust cimport VmaPointer, insert_vm_struct, vma_adjust
-from rmap.mm.zap cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
+from rmap.mm.mmu_gather cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
 
 cdef class LinuxBinprm:
     cdef public Mm mm

@@ -34,6 +34,7 @@ if not cython.compiled:
     from rmap.mm.fork import mm_alloc, mmput
     from rmap.mm.gup import get_user_pages, put_user_page
     from rmap.mm.mm_types import Kernel, Mm, Task, Vma
+    from rmap.mm.mmu_gather import MmuGather, tlb_finish_mmu, tlb_gather_mmu
     from rmap.mm.mprotect import mprotect_fixup
     from rmap.mm.mremap import move_page_tables
     from rmap.mm.pgtable import free_pgd_range
@@ -41,7 +42,6 @@ if not cython.compiled:
     from rmap.mm.tlb import switch_mm
     from rmap.mm.vma import find_vma, vm_area_alloc
     from rmap.mm.vma_adjust import VmaPointer, insert_vm_struct, vma_adjust
-    from rmap.mm.zap import MmuGather, tlb_finish_mmu, tlb_gather_mmu
     from rmap.scalar import i32, u64
 
 #: How far below the top of the address space the stack ends, in bytes, unless told otherwise: the

@@ -34,6 +34,8 @@ SITES = (
     "memcg_charge",
     "swap_cache",
     "mm_slot",
+    "hugetlb_page",
+    "hugetlb_region",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

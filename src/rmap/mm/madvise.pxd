@@ -24,7 +24,7 @@ from rmap.mm.vma cimport add_mm_counter, find_vma, update_hiwater_rss, vma_is_an
 from rmap.mm.vma_adjust cimport VmaPointer, split_vma_at
 from rmap.mm.vma_merge cimport vma_merge
 from rmap.mm.vmscan cimport reclaim_pages
-from rmap.mm.zap cimport MmuGather, tlb_adjust_range, tlb_finish_mmu, tlb_gather_mmu
+from rmap.mm.mmu_gather cimport MmuGather, tlb_adjust_range, tlb_finish_mmu, tlb_gather_mmu
 from rmap.mm.zap cimport zap_page_range
 
 cpdef i32 madvise_behavior(

@@ -77,6 +77,12 @@ if not cython.compiled:
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mm_types import AddressSpace, Kernel, Mm, Vma
     from rmap.mm.mmap import page_align
+    from rmap.mm.mmu_gather import (
+        MmuGather,
+        tlb_adjust_range,
+        tlb_finish_mmu,
+        tlb_gather_mmu,
+    )
     from rmap.mm.mmu_notifier import (
         mmu_notifier_invalidate_range_end,
         mmu_notifier_invalidate_range_start,
@@ -112,13 +118,7 @@ if not cython.compiled:
     from rmap.mm.vma_adjust import VmaPointer, split_vma_at
     from rmap.mm.vma_merge import vma_merge
     from rmap.mm.vmscan import reclaim_pages
-    from rmap.mm.zap import (
-        MmuGather,
-        tlb_adjust_range,
-        tlb_finish_mmu,
-        tlb_gather_mmu,
-        zap_page_range,
-    )
+    from rmap.mm.zap import zap_page_range
     from rmap.scalar import flag, i32, i64, u64
 
 

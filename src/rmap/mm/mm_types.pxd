@@ -44,12 +44,33 @@ cdef class AddressSpace:
     cdef public i32 i_mmap_writable
     cdef public i64 nrpages
     cdef public flag shmem
+    cdef public Hstate hstate
+    cdef public ResvMap resv_map
     cdef public flag unevictable
     cdef public flag writenotify
     cdef public u64 size_pages
     cdef public i32 huge
     cdef public flag shrinkable
     cdef public dict backing
+
+cdef class Hstate:
+    cdef public str name
+    cdef public i32 order
+    cdef public i64 max_huge_pages
+    cdef public i64 nr_huge_pages
+    cdef public i64 free_huge_pages
+    cdef public i64 resv_huge_pages
+    cdef public i64 surplus_huge_pages
+    cdef public i64 nr_overcommit_huge_pages
+    cdef public list hugepage_freelist
+    cdef public dict hugepage_activelist
+
+cdef class ResvMap:
+    cdef public i32 refs
+    cdef public SpinLock lock
+    cdef public list regions
+    cdef public i64 adds_in_progress
+    cdef public i64 region_cache_count
 
 cdef class File:
     cdef public str name
@@ -68,6 +89,8 @@ cdef class Vma:
     cdef public list anon_vma_chain
     cdef public IntervalNode shared
     cdef public object vm_userfaultfd_ctx
+    cdef public ResvMap resv_map
+    cdef public u64 resv_flags
     cdef public str name
 
 cdef class Mm:
@@ -86,6 +109,7 @@ cdef class Mm:
     cdef public SpinLock page_table_lock
     cdef public i64[::1] rss_stat
     cdef public i64 hiwater_rss
+    cdef public i64 hugetlb_usage
     cdef public i64 locked_vm
     cdef public i64 total_vm
     cdef public i32 mm_users
@@ -232,5 +256,9 @@ cdef class Kernel:
     cdef public list deferred_split_queue
     cdef public SpinLock split_queue_lock
     cdef public Khugepaged khugepaged
+    cdef public list hstates
+    cdef public SpinLock hugetlb_lock
+    cdef public list hugetlb_fault_mutexes
+    cdef public dict pmd_sharers
     cpdef grow_tables(self)
     cpdef u64 next_serial(self)

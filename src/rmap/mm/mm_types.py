@@ -19,6 +19,7 @@ import numpy as np
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        HUGETLB_FAULT_MUTEXES,
         NR_FREE_PAGES,
         NR_LRU_LISTS,
         NR_MM_COUNTERS,
@@ -31,6 +32,10 @@ if not cython.compiled:
     from rmap.scalar import flag, i32, i64, u64
     from rmap.sync.bits import (
         RANK_ANON_VMA,
+        RANK_HUGETLB,
+        RANK_HUGETLB_FAULT,
+        RANK_HUGETLB_I_MMAP,
+        RANK_HUGETLB_INODE,
         RANK_I_MMAP,
         RANK_I_PAGES,
         RANK_INODE,
@@ -41,6 +46,7 @@ if not cython.compiled:
         RANK_MMLIST,
         RANK_PAGE_TABLE,
         RANK_PRIVATE,
+        RANK_RESV_MAP,
         RANK_SPLIT_QUEUE,
         RANK_SWAP,
         RANK_TASKLIST,
@@ -129,17 +135,25 @@ class AddressSpace:
     shmem file keeps swap entries in `i_pages` instead of writing back. `huge` is the option huge=
     of the mount that a shmem file is on, `shrinkable` that it may have a huge page at its end which
     reaches beyond it (that it is on sbinfo->shrinklist).
+    A file of hugetlbfs has an `hstate`, the size of its pages, by which its offsets in `i_pages`
+    count, and in `resv_map` what of it is reserved; its locks have places of their own in the
+    lock order.
     """
 
-    def __init__(self, handle: u64, name: str, *, shmem: bool = False) -> None:
+    def __init__(
+        self, handle: u64, name: str, *, shmem: bool = False, hstate: Hstate | None = None
+    ) -> None:
         self.handle = handle
         self.name = name
         self.host: File = None
         self.i_pages = {}
         self.i_pages_lock = SpinLock(RANK_I_PAGES, handle)
         self.i_mmap = IntervalRoot()
-        self.i_mmap_rwsem = RwSem(RANK_I_MMAP, handle)
-        self.i_rwsem = RwSem(RANK_INODE, handle)
+        huge: bool = hstate is not None
+        self.i_mmap_rwsem = RwSem(RANK_HUGETLB_I_MMAP if huge else RANK_I_MMAP, handle)
+        self.i_rwsem = RwSem(RANK_HUGETLB_INODE if huge else RANK_INODE, handle)
+        self.hstate = hstate
+        self.resv_map: ResvMap = None
         self.i_mmap_writable = 0
         self.nrpages = 0
         self.shmem = shmem
@@ -152,6 +166,49 @@ class AddressSpace:
 
     def __repr__(self) -> str:
         return f"<address_space {self.name}>"
+
+
+class Hstate:
+    """struct hstate: the pool of huge pages of one size, of 2**`order` pages each.
+
+    `nr_huge_pages` are in the pool, `free_huge_pages` of them free, `resv_huge_pages` promised
+    to mappings that have not touched them yet, `surplus_huge_pages` beyond the size that the pool
+    was set to, `max_huge_pages`; so many surplus pages as `nr_overcommit_huge_pages` may be made
+    when they are needed. Free pages are on `hugepage_freelist`, the others, but such as have been
+    isolated, on `hugepage_activelist` (as keys, in order).
+    """
+
+    def __init__(self, name: str, order: i32) -> None:
+        self.name = name
+        self.order = order
+        self.max_huge_pages = 0
+        self.nr_huge_pages = 0
+        self.free_huge_pages = 0
+        self.resv_huge_pages = 0
+        self.surplus_huge_pages = 0
+        self.nr_overcommit_huge_pages = 0
+        self.hugepage_freelist = []
+        self.hugepage_activelist = {}
+
+    def __repr__(self) -> str:
+        return f"<hstate {self.name}>"
+
+
+class ResvMap:
+    """struct resv_map: regions of huge pages, by offset in a file or in a private mapping.
+
+    `regions` are pairs of first and last-but-one offset, in order and apart from one another. In
+    a file's map they are what is reserved or in use; in a private mapping's, what of its
+    reservations is used up. `adds_in_progress` were asked for by region_chg() and not yet made,
+    and `region_cache_count` descriptors are kept for them, so that making them cannot fail.
+    """
+
+    def __init__(self, ident: u64) -> None:
+        self.refs = 1
+        self.lock = SpinLock(RANK_RESV_MAP, ident)
+        self.regions = []
+        self.adds_in_progress = 0
+        self.region_cache_count = 1
 
 
 class File:
@@ -169,7 +226,12 @@ class File:
 
 
 class Vma:
-    """struct vm_area_struct. Anonymous memory has no `vm_file` (vma_is_anonymous)."""
+    """struct vm_area_struct. Anonymous memory has no `vm_file` (vma_is_anonymous).
+
+    A private mapping of hugetlbfs has in `resv_map` which of its reservations are used up, and in
+    `resv_flags` (``HPAGE_RESV_``) whether they are its own; the kernel keeps both in
+    vm_private_data.
+    """
 
     def __init__(self, mm: Mm, start: u64, end: u64, flags: u64, pgoff: u64) -> None:
         self.ident = 0
@@ -186,6 +248,8 @@ class Vma:
         self.anon_vma_chain: list = []
         self.shared = IntervalNode(self)
         self.vm_userfaultfd_ctx: Any = None
+        self.resv_map: ResvMap = None
+        self.resv_flags = 0
         self.name = ""
 
     def __repr__(self) -> str:
@@ -208,6 +272,7 @@ class Mm:
         self.page_table_lock = SpinLock(RANK_PAGE_TABLE, ident)
         self.rss_stat = column(NR_MM_COUNTERS, np.longlong)
         self.hiwater_rss = 0
+        self.hugetlb_usage = 0
         self.locked_vm = 0
         self.total_vm = 0
         self.mm_users = 1
@@ -412,6 +477,7 @@ class Kernel:
         self.in_reclaim = False
         self.serial = 0
         self._make_huge()
+        self._make_hugetlb()
         root: MemCgroup = MemCgroup(0, "/", None)
         self.memcgs.append(root)
         self.root_lruvec = root.lruvec
@@ -451,6 +517,18 @@ class Kernel:
         self.deferred_split_queue = []
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
+
+    def _make_hugetlb(self) -> None:
+        """Set up pools of 2 MiB and 1 GiB pages, with nothing in them.
+
+        `pmd_sharers` counts who else uses a table of PMDs: row to mms beyond the first.
+        """
+        self.hstates = [Hstate("2M", 9), Hstate("1G", 18)]
+        self.hugetlb_lock = SpinLock(RANK_HUGETLB, 0)
+        self.hugetlb_fault_mutexes = []
+        for number in range(HUGETLB_FAULT_MUTEXES):
+            self.hugetlb_fault_mutexes.append(RwSem(RANK_HUGETLB_FAULT, number))
+        self.pmd_sharers = {}
 
     def grow_tables(self) -> None:
         """Double the pool of page tables. Every memoryview of it that was kept is stale then."""

@@ -4,6 +4,7 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.filemap cimport make_file, truncate_inode_pages
 from rmap.mm.gup cimport mm_populate
 from rmap.mm.mlock cimport munlock_vma_pages_all
+from rmap.mm.mmu_gather cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
 from rmap.mm.mm_types cimport File, Kernel, Mm, Vma
 from rmap.mm.vma cimport (
     find_vma, find_vma_intersection, find_vma_prev, update_hiwater_rss, vm_area_alloc, vma_pages,
@@ -11,9 +12,7 @@ from rmap.mm.vma cimport (
 )
 from rmap.mm.vma_adjust cimport get_file, split_vma_at, vma_link
 from rmap.mm.vma_merge cimport vma_merge_new_range
-from rmap.mm.zap cimport (
-    MmuGather, free_pgtables, tlb_finish_mmu, tlb_gather_mmu, unmap_vmas,
-)
+from rmap.mm.zap cimport free_pgtables, unmap_vmas
 
 cpdef u64 page_align(u64 length) noexcept
 cpdef u64 vm_start_gap(Vma vma) except? 0

@@ -64,6 +64,7 @@ if not cython.compiled:
     from rmap.mm.gup import mm_populate
     from rmap.mm.mlock import munlock_vma_pages_all
     from rmap.mm.mm_types import File, Kernel, Mm, Vma
+    from rmap.mm.mmu_gather import MmuGather, tlb_finish_mmu, tlb_gather_mmu
     from rmap.mm.vma import (
         find_vma,
         find_vma_intersection,
@@ -76,13 +77,7 @@ if not cython.compiled:
     )
     from rmap.mm.vma_adjust import get_file, split_vma_at, vma_link
     from rmap.mm.vma_merge import vma_merge_new_range
-    from rmap.mm.zap import (
-        MmuGather,
-        free_pgtables,
-        tlb_finish_mmu,
-        tlb_gather_mmu,
-        unmap_vmas,
-    )
+    from rmap.mm.zap import free_pgtables, unmap_vmas
     from rmap.scalar import flag, i32, i64, u64
 
 

@@ -35,6 +35,10 @@ cdef class KernelProfile:
     cdef public flag shmem_pmd_counts_shmem
     cdef public flag collapse_shmem_repairs
     cdef public flag cold_spares_shared
+    cdef public flag hugetlb_unmap_unshares
+    cdef public flag hugetlb_fork_skips_shared
+    cdef public flag hugetlb_usage_starts_at_zero
+    cdef public flag hugetlb_unshare_flushes
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake
     cdef public flag flush_batched_pending

@@ -218,6 +218,30 @@ QUIRKS: tuple[Quirk, ...] = (
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",
     ),
     Quirk(
+        "hugetlb_unmap_unshares",
+        "4.19",
+        "try_to_unmap_one() takes a shared table of huge pages away from the mm that it comes to, "
+        "and flushes all of it, instead of changing the one entry for everybody with one mm's "
+        "flush (017b1660df89)",
+    ),
+    Quirk(
+        "hugetlb_fork_skips_shared",
+        "4.20",
+        "fork leaves entries of huge pages alone that the child shares with some other process "
+        "than its parent; before, it set and counted them once more (5e41540c8a0f)",
+    ),
+    Quirk(
+        "hugetlb_usage_starts_at_zero",
+        "5.15",
+        "a forked mm counts only its own huge pages; before, its parent's as well (13db8c50477d)",
+    ),
+    Quirk(
+        "hugetlb_unshare_flushes",
+        "5.16",
+        "unmapping huge pages flushes what it took away with a shared table "
+        "(a4a118f2eead, CVE-2021-4002)",
+    ),
+    Quirk(
         "page_mapped_recheck",
         "4.18",
         "page_lock_anon_vma_read() and page_get_anon_vma() look at page_mapped() once more after "

@@ -6,11 +6,12 @@ from rmap.mm.anon_vma cimport unlink_anon_vmas
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.i_mmap cimport unlink_file_vma
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
-from rmap.mm.lru cimport mark_page_accessed, put_page, release_pages
+from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.memory cimport print_bad_pte, vm_normal_page
 from rmap.mm.mlock_page cimport munlock_vma_page_counted
 from rmap.mm.mm_types cimport AddressSpace, IntervalNode, Kernel, Mm, Vma
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
+from rmap.mm.mmu_gather cimport MmuGather, tlb_adjust_range, tlb_finish_mmu, tlb_flush_mmu_free
+from rmap.mm.mmu_gather cimport tlb_flush_mmu_tlbonly, tlb_gather_mmu, tlb_remove_page
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport PageAnon, PageLocked, compound_head
@@ -22,31 +23,13 @@ from rmap.mm.pgtable cimport pte_lock, pte_none, pte_offset
 from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get_and_clear
 from rmap.mm.pgtable cimport swp_offset
 from rmap.mm.rmap_counts cimport page_remove_rmap
-from rmap.mm.swap cimport free_swap_and_cache, free_swap_cache
-from rmap.mm.tlb cimport dec_tlb_flush_pending, flush_tlb_batched_pending, flush_tlb_mm
-from rmap.mm.tlb cimport flush_tlb_range, inc_tlb_flush_pending
+from rmap.mm.swap cimport free_swap_and_cache
+from rmap.mm.tlb cimport flush_tlb_batched_pending, flush_tlb_range
 from rmap.mm.vma cimport add_mm_counter, mm_counter, mm_counter_file
 from rmap.mm.vma cimport update_hiwater_rss, vma_pages
 
-cdef class MmuGather:
-    cdef public Mm mm
-    cdef public flag fullmm
-    cdef public u64 start, end
-    cdef public u32[::1] pages
-    cdef public i64 nr
-    cdef public i64[::1] rss
-    cdef i32 grow(self) except -1
-
 cdef class ZapDetails:
     cdef public AddressSpace check_mapping
-
-cpdef MmuGather tlb_gather_mmu(Kernel k, Mm mm, u64 start, u64 end)
-cpdef i32 tlb_finish_mmu(Kernel k, MmuGather tlb, u64 start, u64 end) except -1
-cpdef i32 tlb_adjust_range(MmuGather tlb, u64 start, u64 end) except -1
-cpdef flag tlb_remove_page(MmuGather tlb, u64 page) except? -1
-cpdef i32 tlb_flush_mmu_tlbonly(Kernel k, MmuGather tlb) except -1
-cpdef i32 tlb_flush_mmu_free(Kernel k, MmuGather tlb) except -1
-cpdef i32 tlb_flush_mmu(Kernel k, MmuGather tlb) except -1
 
 cpdef i32 unmap_vmas(Kernel k, MmuGather tlb, Vma vma, u64 start, u64 end) except -1
 cpdef i32 zap_page_range(Kernel k, Vma vma, u64 start, u64 size) except -1

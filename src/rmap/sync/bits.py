@@ -11,25 +11,31 @@ from __future__ import annotations
 
 RANK_INODE = 1
 RANK_MMAP_SEM = 2
-RANK_PAGE_LOCK = 3
-RANK_HUGETLB_I_MMAP = 4
-RANK_I_MMAP = 5
-RANK_ANON_VMA = 6
+# A file of hugetlbfs is mapped with its inode locked, and huge pages are made one by one.
+RANK_HUGETLB_INODE = 3
+RANK_HUGETLB_FAULT = 4
+RANK_PAGE_LOCK = 5
+RANK_HUGETLB_I_MMAP = 6
+RANK_I_MMAP = 7
+RANK_ANON_VMA = 8
 # memory_failure() takes the task list between an rmap lock and the page-table lock.
-RANK_TASKLIST = 7
-RANK_PAGE_TABLE = 8
-RANK_PTL = 9
-RANK_SWAP = 10
-RANK_MMLIST = 11
-RANK_PRIVATE = 12
-RANK_MEMCG_MOVE = 13
+RANK_TASKLIST = 9
+RANK_PAGE_TABLE = 10
+RANK_PTL = 11
+RANK_SWAP = 12
+RANK_MMLIST = 13
+RANK_PRIVATE = 14
+RANK_MEMCG_MOVE = 15
 # The header has it beside the swap locks. It is also taken inside memcg->move_lock, by the removal
 # of the last mapping of an mlocked page of a file, and outside the i_pages lock, by splits.
-RANK_LRU = 14
-RANK_I_PAGES = 15
-RANK_SPLIT_QUEUE = 16
+RANK_LRU = 16
+RANK_I_PAGES = 17
+RANK_SPLIT_QUEUE = 18
 # Of the lists of address spaces that khugepaged goes through; nothing is taken inside.
-RANK_MM_SLOT = 17
+RANK_MM_SLOT = 19
+# The last reference to a huge page may be dropped under any of the others.
+RANK_HUGETLB = 20
+RANK_RESV_MAP = 21
 
 # How a lock is held, or is asked for.
 READ_MODE = 0
@@ -66,6 +72,8 @@ FIELD_USERFAULT = 45
 NAMES = {
     RANK_INODE: "inode->i_mutex",
     RANK_MMAP_SEM: "mm->mmap_sem",
+    RANK_HUGETLB_INODE: "hugetlbfs inode->i_rwsem",
+    RANK_HUGETLB_FAULT: "hugetlb_fault_mutex",
     RANK_PAGE_LOCK: "PG_locked",
     RANK_HUGETLB_I_MMAP: "hugetlbfs i_mmap_rwsem",
     RANK_I_MMAP: "mapping->i_mmap_rwsem",
@@ -81,6 +89,8 @@ NAMES = {
     RANK_I_PAGES: "i_pages lock",
     RANK_SPLIT_QUEUE: "split_queue_lock",
     RANK_MM_SLOT: "khugepaged_mm_lock",
+    RANK_HUGETLB: "hugetlb_lock",
+    RANK_RESV_MAP: "resv_map->lock",
     FIELD_MAPPING: "page->mapping",
     FIELD_MAPCOUNT: "page->_mapcount",
     FIELD_REFCOUNT: "page->_refcount",
