@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from rmap.check import counters, leaks, pages, topology, translations, trees
+from rmap.check import compound, counters, leaks, pages, topology, translations, trees
 from rmap.check.leaks import leftovers
 from rmap.check.recount import Recount
 from rmap.check.translations import FlushViolation, FlushWatch
@@ -35,6 +35,7 @@ __all__ = [
     "Recount",
     "Violation",
     "check_kernel",
+    "compound",
     "counters",
     "leaks",
     "leftovers",

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rmap.check.recount import I64, Entries, Recount, slot_count
+from rmap.check.entries import I64, Bools, Entries
+from rmap.check.recount import Recount, slot_count
 from rmap.check.violation import invariant
 from rmap.mm import bits
 from rmap.mm.bits import (
@@ -25,6 +26,7 @@ from rmap.mm.bits import (
     VM_LOCKED,
     PG_active,
     PG_dirty,
+    PG_head,
     PG_lru,
     PG_mlocked,
     PG_swapbacked,
@@ -43,7 +45,10 @@ LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevic
 
 
 def _by_mm(facts: Recount, entries: Entries) -> I64:
-    return np.bincount(entries.mm, minlength=len(facts.mms))
+    """How many pages the entries of each mm are for."""
+    found = np.zeros(len(facts.mms), np.int64)
+    np.add.at(found, entries.mm, entries.pages)
+    return found
 
 
 def expected_rss(facts: Recount) -> list[list[int]]:
@@ -52,14 +57,20 @@ def expected_rss(facts: Recount) -> list[list[int]]:
     Entries that wait for a page, or name a device's, count as that page; a broken page's does not.
     """
     other = facts.other.where(facts.other.swap_type != SWP_HWPOISON)
-    backed = facts.flagged(PG_swapbacked)
+    backed = facts.flagged(PG_swapbacked)[facts.head]
     found = np.zeros((NR_MM_COUNTERS, len(facts.mms)), np.int64)
     found[MM_SWAPENTS] = _by_mm(facts, facts.swapped)
     for entries, pages in ((facts.mapped, facts.mapped.pfn), (other, other.swap_offset)):
+        small = ~facts.hugetlb[pages]
+        entries, pages = entries.where(small), pages[small]
         anon = facts.anon[pages]
         found[MM_ANONPAGES] += _by_mm(facts, entries.where(anon))
-        found[MM_SHMEMPAGES] += _by_mm(facts, entries.where(~anon & backed[pages]))
-        found[MM_FILEPAGES] += _by_mm(facts, entries.where(~anon & ~backed[pages]))
+        # v4.18 takes a huge entry of shared memory for one of a file (fixed in 4.19).
+        shmem = ~anon & backed[pages]
+        if not facts.kernel.profile.shmem_pmd_counts_shmem:
+            shmem &= entries.order == 0
+        found[MM_SHMEMPAGES] += _by_mm(facts, entries.where(shmem))
+        found[MM_FILEPAGES] += _by_mm(facts, entries.where(~anon & ~shmem))
     return found.T.tolist()
 
 
@@ -77,11 +88,13 @@ def rss(facts: Recount) -> Iterator[str]:
 
 @invariant("vm-sizes", "total_vm, locked_vm and page tables of an mm equal a recount")
 def vm_sizes(facts: Recount) -> Iterator[str]:
-    """What the VMAs of an mm add up to."""
+    """What the VMAs of an mm add up to; tables kept for splits count as its tables."""
+    deposits = deposits_of(facts)
     for number, mm in enumerate(facts.mms):
         sizes = [((vma.vm_end - vma.vm_start) >> PAGE_SHIFT, vma) for vma in mm.vmas]
         locked = sum(size for size, vma in sizes if vma.vm_flags & VM_LOCKED)
         tables = sum(int((facts.table_mms[level] == number).sum()) for level in (1, 2, 3))
+        tables += deposits[number]
         found = (sum(size for size, _ in sizes), locked, tables + 1)
         counted = (mm.total_vm, mm.locked_vm, mm.nr_ptes)
         if found != counted:
@@ -89,6 +102,16 @@ def vm_sizes(facts: Recount) -> Iterator[str]:
                 f"mm {mm.ident} ({mm.comm}): total_vm, locked_vm and tables "
                 f"{', '.join(map(str, counted))}, found {', '.join(map(str, found))}"
             )
+
+
+def deposits_of(facts: Recount) -> list[int]:
+    """How many tables each mm keeps for when its huge entries are split."""
+    owner = facts.pmd_table_owners
+    found = [0] * len(facts.mms)
+    for row, kept in facts.deposited.items():
+        if row in owner:
+            found[owner[row]] += len(kept)
+    return found
 
 
 @invariant("vmstat", "the statistics of the node equal a recount (I22, I23, I24)")
@@ -103,27 +126,56 @@ def vmstat(facts: Recount) -> Iterator[str]:
 def expected_vmstat(facts: Recount) -> dict[str, int]:
     """What the statistics of the node should be."""
     k = facts.kernel
-    mapped = facts.map_counts > 0
+    mapped = (facts.map_counts > 0) & ~facts.hugetlb
+    whole = facts.pmd_counts > 0
     shared = [mapping for mapping in facts.mappings if mapping.shmem]
     shmem = {page for mapping in shared for _, page in facts.pages_of(mapping)}
     cached = np.zeros(len(mapped), np.bool_)
     cached[list(set(facts.cached_pages) - shmem)] = True
+    huge = facts.flagged(PG_head) & ~facts.hugetlb
     return {
-        "NR_ANON_MAPPED": int((mapped & facts.anon).sum()),
+        "NR_ANON_MAPPED": int((mapped & facts.anon).sum()) + _counted_twice(facts),
         "NR_FILE_MAPPED": int((mapped & ~facts.anon).sum()),
-        "NR_MLOCK": int(facts.flagged(PG_mlocked).sum()),
+        "NR_ANON_THPS": int((whole & facts.anon).sum()),
+        "NR_SHMEM_PMDMAPPED": int((whole & ~facts.anon).sum()),
+        "NR_SHMEM_THPS": len(shmem & set(np.flatnonzero(huge).tolist())),
+        "NR_MLOCK": _pages(facts, facts.flagged(PG_mlocked)),
         "NR_FILE_PAGES": len(facts.cached_pages) + len(facts.swap_cache),
         "NR_SHMEM": len(shmem),
         "NR_FILE_DIRTY": int((facts.flagged(PG_dirty) & cached).sum()),
-        "NR_WRITEBACK": int(facts.flagged(PG_writeback).sum()),
+        "NR_WRITEBACK": _pages(facts, facts.flagged(PG_writeback)),
         "NR_ISOLATED": 0,
         "NR_FREE_PAGES": int(k.nr_free),
-        "NR_PAGETABLE": sum(len(rows) for rows in facts.table_rows),
+        "NR_PAGETABLE": len(np.unique(np.concatenate(facts.table_rows)))
+        + len(facts.deposited_rows),
         "NR_SWAPCACHE": len(facts.swap_cache),
     } | {
-        f"NR_{name.upper()}": sum(len(lists[number]) for _, lists in facts.lru)
+        f"NR_{name.upper()}": sum(_length(facts, lists[number]) for _, lists in facts.lru)
         for number, name in enumerate(LISTS)
     }  # fmt: skip
+
+
+def _pages(facts: Recount, chosen: Bools) -> int:
+    """How many pages those are for which the flag stands, a huge one counted whole."""
+    return int(facts.sizes[chosen].sum())
+
+
+def _length(facts: Recount, listed: list[int]) -> int:
+    """How many pages are on a list; a huge page is there as its head."""
+    return int(facts.sizes[listed].sum()) if listed else 0
+
+
+def _counted_twice(facts: Recount) -> int:
+    """Pages that NR_ANON_MAPPED has once for a small entry and once for a huge one.
+
+    Where a migration gave back both sorts of entries of a huge page, it has no PG_double_map, and
+    each sort counts its own first mapping.
+    """
+    both = (facts.pmd_counts > 0) & facts.anon & ~facts.double_mapped
+    if not both.any():
+        return 0
+    part = both[facts.head] & (facts.pte_counts > 0)
+    return int(part.sum())
 
 
 @invariant("mlocked", "a page that is mlocked is mapped by a VMA that is locked (I24)")
@@ -132,7 +184,7 @@ def mlocked(facts: Recount) -> Iterator[str]:
     mapped = facts.mapped.where(facts.mapped.vma >= 0)
     locked = np.array([bool(vma.vm_flags & VM_LOCKED) for vma in facts.vmas], np.bool_)
     held = np.zeros(len(facts.mapping), np.bool_)
-    held[mapped.pfn[locked[mapped.vma]]] = True
+    held[facts.head[mapped.pfn[locked[mapped.vma]]]] = True
     for page in np.flatnonzero(facts.flagged(PG_mlocked) & ~held).tolist():
         yield f"page {page:#x} is mlocked, and no locked VMA maps it"
 
@@ -158,8 +210,8 @@ def _list_problems(
 ) -> Iterator[str]:
     where = f"{LISTS[number]} of cgroup {lruvec.memcg.name}"
     k = facts.kernel
-    if lruvec.size[number] != len(pages):
-        yield f"{where}: size {lruvec.size[number]}, found {len(pages)}"
+    if lruvec.size[number] != _length(facts, pages):
+        yield f"{where}: size {lruvec.size[number]}, found {_length(facts, pages)}"
     # Where mlock is counted, the words that would link unevictable pages hold the counts.
     linked = number != bits.LRU_UNEVICTABLE or not k.profile.mlock_counts
     before = 0
@@ -188,13 +240,14 @@ def _list_problems(
 def expected_memcg(facts: Recount) -> Iterator[tuple[MemCgroup, int, dict[str, int]]]:
     """Of each cgroup: its usage with those below, and its own statistics of file pages."""
     k = facts.kernel
-    owner = np.asarray(k.pg_memcg)
+    owner = np.asarray(k.pg_memcg)[facts.head]
     kinds = {
-        "NR_FILE_MAPPED": (facts.map_counts > 0) & ~facts.anon,
+        "NR_FILE_MAPPED": (facts.map_counts > 0) & ~facts.anon & ~facts.hugetlb,
         "NR_WRITEBACK": facts.flagged(PG_writeback),
     }
     usage = [0] * len(k.memcgs)
-    for group, count in zip(k.memcgs, np.bincount(owner, minlength=len(k.memcgs)), strict=True):
+    charged = np.bincount(owner, minlength=len(k.memcgs))
+    for group, count in zip(k.memcgs, charged, strict=True):
         above: MemCgroup | None = group
         while above is not None:
             usage[above.ident] += int(count)

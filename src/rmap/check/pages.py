@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rmap.check.recount import I64, Recount, name_vma
+from rmap.check.entries import I64, U8, Bools
+from rmap.check.recount import Recount, name_vma
 from rmap.check.violation import invariant
 from rmap.mm.bits import (
     _PAGE_DIRTY,
@@ -22,18 +23,19 @@ from rmap.mm.bits import (
     HPAGE_PMD_ORDER,
     MAPPING_HANDLE_SHIFT,
     PAGE_MAPPING_FLAGS,
-    PAGE_SHIFT,
     SWAP_HAS_CACHE,
     VM_SHARED,
     VM_WRITE,
     PG_buddy,
     PG_dirty,
+    PG_head,
     PG_hwpoison,
     PG_isolated,
     PG_locked,
     PG_reserved,
     PG_swapbacked,
     PG_swapcache,
+    PG_tail,
 )
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.mm_types import IntervalNode, IntervalRoot, Kernel, Vma
@@ -52,10 +54,16 @@ def _told(pages: I64) -> str:
 def tables(facts: Recount) -> Iterator[str]:
     """Whatever a table holds lies in some VMA; a table hangs in one place; NR_PAGETABLE."""
     yield from facts.problems
-    astray = facts.entries.where(facts.entries.vma < 0)
+    entries = facts.entries
+    astray = entries.where(entries.vma < 0)
     for mm, address in zip(astray.mm[:TOLD].tolist(), astray.address.tolist(), strict=False):
         yield f"mm {facts.mms[mm].ident} has an entry at {address:#x}, outside every VMA"
-    rows = np.concatenate(facts.table_rows)
+    huge = entries.where((entries.order > 0) & (entries.vma >= 0))
+    long = huge.where(huge.end > facts.vma_end[huge.vma]) if len(huge) else huge
+    for number, address in zip(long.vma[:TOLD].tolist(), long.address.tolist(), strict=False):
+        yield f"{name_vma(facts.vmas[number])} ends within a huge entry, at {address:#x}"
+    rows = np.concatenate([*facts.table_rows, np.array(facts.deposited_rows, np.int64)])
+    rows = rows[_not_shared(facts, rows)]
     if len(np.unique(rows)) != len(rows):
         yield "a page table hangs in two places"
     free = set(facts.kernel.pt_free)
@@ -66,29 +74,54 @@ def tables(facts: Recount) -> Iterator[str]:
         yield f"of {facts.kernel.pt_next - 1} page tables {len(rows)} are used and {len(free)} free"
 
 
-@invariant("mapcount", "a page's _mapcount counts the entries that map it (I10)")
+def _not_shared(facts: Recount, rows: I64) -> Bools:
+    """Which places of tables count: of a table of hugetlb pages that mms share, one."""
+    places = np.ones(len(rows), np.bool_)
+    return places
+
+
+@invariant("mapcount", "a page's _mapcount counts the entries that map it (I10, I11)")
 def mapcount(facts: Recount) -> Iterator[str]:
-    """I10, of small pages."""
+    """I10, and of the parts of huge pages that of I11 which is in `_mapcount`."""
     counted = np.asarray(facts.kernel.pg_mapcount).astype(np.int64) + 1
-    for page in np.flatnonzero(counted != facts.map_counts).tolist():
-        yield f"page {page:#x}: mapcount {counted[page]}, {facts.map_counts[page]} entries map it"
+    expected = expected_mapcounts(facts)
+    for page in np.flatnonzero(counted != expected).tolist():
+        yield f"page {page:#x}: mapcount {counted[page]}, {expected[page]} entries map it"
+
+
+def expected_mapcounts(facts: Recount) -> I64:
+    """What `_mapcount` of each page should be, plus one: the entries that map just it.
+
+    Of an anonymous huge page that both sorts of entries map (PG_double_map), one more; of one of
+    a file, the entries that map the whole as well.
+    """
+    found = facts.pte_counts.copy()
+    if facts.heads:
+        part = facts.flagged(PG_head | PG_tail) & ~facts.hugetlb
+        found[part & facts.anon & facts.double_mapped[facts.head]] += 1
+        of_file = part & ~facts.anon
+        found[of_file] += facts.pmd_counts[facts.head[of_file]]
+    return found
 
 
 @invariant("refcount", "a page's _refcount counts its mappings, its cache, and who pinned it (I12)")
 def refcount(facts: Recount) -> Iterator[str]:
-    """I12; exact if the pins are known."""
+    """I12; exact if the pins are known. References to a compound page are its head's."""
     k = facts.kernel
-    found = facts.map_counts.copy()
+    found = facts.pmd_counts + facts.hugetlb_counts
+    np.add.at(found, facts.head, facts.pte_counts)
     for page, count in facts.cached_pages.items():
-        found[page] += count
+        found[facts.head[page]] += count
     for page in facts.swap_cache:
         found[page] += 1
     for page in facts.continuation_pages:
         found[page] += 1
-    # Set aside for good, by a reference that is nobody's: the zero page.
+    # Set aside for good, by a reference that is nobody's: the zero pages.
     found[facts.flagged(PG_reserved)] += 1
+    if facts.huge_zero_page > 0:
+        found[facts.huge_zero_page] += 1
     for page, count in (facts.pins or {}).items():
-        found[page] += count
+        found[facts.head[page]] += count
     counted = np.asarray(k.pg_refcount).astype(np.int64)
     wrong = counted < found if facts.pins is None else counted != found
     for page in np.flatnonzero(wrong).tolist():
@@ -101,7 +134,7 @@ def reachable(facts: Recount) -> Iterator[str]:
     mapped = facts.mapped
     if not len(mapped):
         return
-    index = np.asarray(facts.kernel.pg_index)[mapped.pfn]
+    index = facts.pgoff[mapped.pfn]
     plain = facts.mapping[mapped.pfn] & np.uint32(PAGE_MAPPING_FLAGS) != PAGE_MAPPING_FLAGS
     for row in np.flatnonzero((index != facts.mapped_pgoff) & plain & (mapped.vma >= 0)).tolist():
         yield (
@@ -139,28 +172,25 @@ def _unreachable(facts: Recount, vma: Vma, word: int) -> str:
 @invariant("walks", "a walk of the reverse map finds every entry that maps a page (I13, I14)")
 def walks(facts: Recount) -> Iterator[str]:
     """Both directions of the mapping, by the kernel's own search of the trees."""
-    found: dict[int, set[tuple[int, int]]] = {}
     mapped = facts.mapped
-    for page, number, address in zip(
-        mapped.pfn.tolist(), mapped.vma.tolist(), mapped.address.tolist(), strict=True
-    ):
-        found.setdefault(page, set()).add((number, address))
+    heads = facts.head[mapped.pfn]
     numbers = {id(vma): number for number, vma in enumerate(facts.vmas)}
-    for page, expected in found.items():
-        root = _root_of(facts, page)
-        if root is None:
-            continue
-        index = int(facts.kernel.pg_index[page])
-        met = {
-            (numbers.get(id(vma), -1), vma.vm_start + ((index - vma.vm_pgoff) << PAGE_SHIFT))
-            for vma in _vmas_over(root, index)
-        }
-        missed = expected - met
-        for number, address in sorted(missed):
-            where = name_vma(facts.vmas[number]) if number >= 0 else "no VMA"
-            yield f"page {page:#x} is mapped at {address:#x} in {where}, where no walk comes"
-        if any(number < 0 for number, _ in met):
-            yield f"a walk of page {page:#x} comes to a VMA that is no mm's"
+    met: dict[int, set[int]] = {}
+    for head in np.unique(heads).tolist():
+        root = _root_of(facts, head)
+        if root is not None:
+            first = int(facts.pgoff[head])
+            last = first + int(facts.sizes[head]) - 1
+            met[head] = {numbers.get(id(vma), -1) for vma in _vmas_over(root, first, last)}
+            if -1 in met[head]:
+                yield f"a walk of page {head:#x} comes to a VMA that is no mm's"
+    into = (facts.pgoff[mapped.pfn] - facts.mapped_pgoff).astype(np.int64)
+    rows = zip(mapped.pfn.tolist(), heads.tolist(), mapped.vma.tolist(), into.tolist(), strict=True)
+    for row, (page, head, number, off) in enumerate(rows):
+        if head in met and (off or number not in met[head]):
+            where = f"{mapped.address[row]:#x} in "
+            where += name_vma(facts.vmas[number]) if number >= 0 else "no VMA"
+            yield f"page {page:#x} is mapped at {where}, where no walk comes"
 
 
 def _root_of(facts: Recount, page: int) -> IntervalRoot | None:
@@ -175,19 +205,27 @@ def _root_of(facts: Recount, page: int) -> IntervalRoot | None:
     return owner.rb_root if word & PAGE_MAPPING_FLAGS else owner.i_mmap
 
 
-def _vmas_over(root: IntervalRoot, index: int) -> Iterator[Vma]:
-    """VMAs in a tree that cover a page, found as the kernel finds them."""
-    node: IntervalNode | None = interval_tree_iter_first(root, index, index)
+def _vmas_over(root: IntervalRoot, first: int, last: int) -> Iterator[Vma]:
+    """VMAs in a tree that cover some of a range of pages, found as the kernel finds them."""
+    node: IntervalNode | None = interval_tree_iter_first(root, first, last)
     while node is not None:
         yield node.vma
-        node = interval_tree_iter_next(node, index, index)
+        node = interval_tree_iter_next(node, first, last)
+
+
+def most_mapped(facts: Recount, pages: I64, order: U8) -> I64:
+    """How often each page is mapped, of one of 2**order pages that part which is most often."""
+    counts = facts.map_counts[pages]
+    for row in np.flatnonzero(order).tolist():
+        counts[row] = facts.map_counts[pages[row] : pages[row] + (1 << int(order[row]))].max()
+    return counts
 
 
 @invariant("copy-on-write", "what several may read, none of them may write")
 def copy_on_write(facts: Recount) -> Iterator[str]:
     """A writable entry: only in a VMA that may be written; if private, of its own page alone."""
     writable = facts.mapped.where(facts.mapped.value & np.uint64(_PAGE_RW) != 0)
-    shared = facts.map_counts[writable.pfn] > 1
+    shared = most_mapped(facts, writable.pfn, writable.order) > 1
     anon = facts.anon[writable.pfn]
     for row in range(len(writable)):
         vma = facts.vmas[writable.vma[row]]
@@ -241,24 +279,23 @@ def swap_cache(facts: Recount) -> Iterator[str]:
 @invariant("file-pages", "a page of a page cache names its file and its place in it")
 def file_pages(facts: Recount) -> Iterator[str]:
     """page->mapping and page->index of cached pages, and nrpages."""
-    k = facts.kernel
     for mapping in facts.mappings:
         pages = facts.pages_of(mapping)
         if len(pages) != mapping.nrpages:
             yield f"{mapping.name}: nrpages {mapping.nrpages}, found {len(pages)}"
         for index, page in pages:
-            if k.pg_mapping[page] != mapping.handle << MAPPING_HANDLE_SHIFT:
+            if facts.mapping[page] != mapping.handle << MAPPING_HANDLE_SHIFT:
                 yield f"page {page:#x} in the cache of {mapping.name} has another mapping"
-            if k.pg_index[page] != index:
+            if facts.pgoff[page] != index:
                 where = f"page {page:#x} at {index:#x} of {mapping.name}"
-                yield f"{where} has index {k.pg_index[page]:#x}"
+                yield f"{where} has index {facts.pgoff[page]:#x}"
 
 
 @invariant("free-pages", "a free page is unmapped, has no content, and is on the free list once")
 def free_pages(facts: Recount) -> Iterator[str]:
     """The allocator's stack, and the state in which pages are freed."""
     k = facts.kernel
-    free = np.asarray(k.pg_refcount) == 0
+    free = (np.asarray(k.pg_refcount)[facts.head] == 0) & ~facts.hugetlb
     free[0] = False
     listed: list[int] = []
     page = int(k.free_head)

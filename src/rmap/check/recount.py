@@ -15,10 +15,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from rmap.check.entries import I64, U64, Bools, Entries, read_tables
 from rmap.mm.bits import (
-    _PAGE_PRESENT,
-    _PAGE_PROTNONE,
-    _PAGE_PSE,
     _PAGE_SPECIAL,
     COUNT_CONTINUED,
     LRU_UNEVICTABLE,
@@ -28,15 +26,19 @@ from rmap.mm.bits import (
     PAGE_MAPPING_FLAGS,
     PAGE_SHIFT,
     PTE_NONE_IGNORES,
-    PTE_PFN_MASK,
     SWAP_HAS_CACHE,
     SWAP_MAP_MAX,
+    SWP_DEVICE_WRITE,
+    SWP_HWPOISON,
+    SWP_MIGRATION_READ,
+    SWP_MIGRATION_WRITE,
     SWP_OFFSET_MASK,
-    SWP_PTE_OFFSET_SHIFT,
-    SWP_PTE_TYPE_MASK,
-    SWP_PTE_TYPE_SHIFT,
     SWP_TYPE_SHIFT,
+    PG_double_map,
+    PG_head,
+    PG_huge,
     PG_lru,
+    PG_tail,
     PG_unevictable,
 )
 from rmap.mm.mm_types import (
@@ -51,54 +53,6 @@ from rmap.mm.mm_types import (
     SwapInfo,
     Vma,
 )
-
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-#: Address bits below the entries of each level that holds tables: pgd, pud, pmd.
-UPPER_LEVELS = (39, 30, 21)
-TABLE = 512
-
-
-class Entries:
-    """Page-table entries of every mm that hold something, by mm and address.
-
-    `mm` is the place in ``Recount.mms``, `ptep` the entry's place in ``Kernel.pt``, and `vma` that
-    in ``Recount.vmas`` (-1 where none covers the address).
-    """
-
-    def __init__(self, mm: I64, address: U64, ptep: I64, value: U64) -> None:
-        self.mm = mm
-        self.address = address
-        self.ptep = ptep
-        self.value = value
-        self.vma: I64 = np.zeros(0, np.int64)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def where(self, rows: Bools | I64) -> Entries:
-        """Some of the entries."""
-        part = Entries(self.mm[rows], self.address[rows], self.ptep[rows], self.value[rows])
-        part.vma = self.vma[rows]
-        return part
-
-    @property
-    def pfn(self) -> I64:
-        """The page of each entry, if it is a present one."""
-        return ((self.value & np.uint64(PTE_PFN_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-
-    @property
-    def swap_type(self) -> I64:
-        """The swap area (or special type) of each entry, if it is a swap entry."""
-        kind = self.value >> np.uint64(SWP_PTE_TYPE_SHIFT) & np.uint64(SWP_PTE_TYPE_MASK)
-        return kind.astype(np.int64)
-
-    @property
-    def swap_offset(self) -> I64:
-        """The slot (or page) of each entry, if it is a swap entry."""
-        return (self.value >> np.uint64(SWP_PTE_OFFSET_SHIFT)).astype(np.int64)
 
 
 class Recount:
@@ -118,30 +72,14 @@ class Recount:
         self.pins = pins
         self.mms: list[Mm] = list(kernel.mms)
         self.vmas: list[Vma] = [vma for mm in self.mms for vma in mm.vmas]
-        self.problems: list[str] = []
-        self.table_rows: list[I64] = [np.array([mm.pgd for mm in self.mms], np.int64)]
-        self.table_mms: list[I64] = [np.arange(len(self.mms), dtype=np.int64)]
-        self.entries = self._read_tables()
+        tables = read_tables(kernel, self.mms)
+        self.problems = tables.problems
+        self.table_rows = tables.rows
+        self.table_mms = tables.mms
+        self.entries = tables.entries
         self.entries.vma = self._vmas_of(self.entries)
 
     # ------------------------------------------------------------ page tables
-
-    def _read_tables(self) -> Entries:
-        """Read every page table, from all roots down at once. Huge entries are none here yet."""
-        pt = np.asarray(self.kernel.pt).reshape(-1, TABLE)
-        rows, mm = self.table_rows[0], self.table_mms[0]
-        base = np.zeros(len(rows), np.uint64)
-        for shift in UPPER_LEVELS:
-            values, mm, base, _ = _used(pt, rows, mm, base, shift)
-            if (values & np.uint64(_PAGE_PRESENT) == 0).any() or (
-                values & np.uint64(_PAGE_PSE)
-            ).any():
-                self.problems.append("an upper page table holds what is no table")
-            rows = ((values & np.uint64(PTE_PFN_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-            self.table_rows.append(rows)
-            self.table_mms.append(mm)
-        values, mm, base, place = _used(pt, rows, mm, base, PAGE_SHIFT)
-        return Entries(mm, base, place, values)
 
     def _vmas_of(self, entries: Entries) -> I64:
         """The VMA that covers each entry, -1 where none does."""
@@ -177,28 +115,29 @@ class Recount:
         return np.array([vma.vm_pgoff for vma in self.vmas], np.uint64)
 
     @cached_property
-    def _present(self) -> Bools:
-        return self.entries.value & np.uint64(_PAGE_PRESENT | _PAGE_PROTNONE) != 0
+    def _present(self) -> Entries:
+        return self.entries.where(self.entries.present)
+
+    @cached_property
+    def _special(self) -> Bools:
+        """Whether each present entry is of what no reverse map knows: zero pages."""
+        one = self._present.value & np.uint64(_PAGE_SPECIAL) != 0
+        return one & (self._present.order == 0) | (self._present.pfn == self.huge_zero_page)
 
     @cached_property
     def mapped(self) -> Entries:
-        """Entries that map a page that is reverse-mapped (vm_normal_page is not NULL)."""
-        return self.entries.where(
-            self._present & (self.entries.value & np.uint64(_PAGE_SPECIAL) == 0)
-        )
+        """Entries that map a page that is reverse-mapped, small and huge ones."""
+        return self._present.where(~self._special)
 
     @cached_property
     def special(self) -> Entries:
-        """Present entries of what has no struct page to look at: the zero page."""
-        return self.entries.where(
-            self._present & (self.entries.value & np.uint64(_PAGE_SPECIAL) != 0)
-        )
+        """Present entries of what has no struct page to look at: the zero pages."""
+        return self._present.where(self._special)
 
     @cached_property
     def _not_present(self) -> Entries:
-        return self.entries.where(
-            ~self._present & (self.entries.value & ~np.uint64(PTE_NONE_IGNORES) != 0)
-        )
+        rest = self.entries.where(~self.entries.present)
+        return rest.where(rest.value & ~np.uint64(PTE_NONE_IGNORES) != 0)
 
     @cached_property
     def swapped(self) -> Entries:
@@ -209,6 +148,22 @@ class Recount:
     def other(self) -> Entries:
         """Entries that hold something else: migration, device memory, a broken page."""
         return self._not_present.where(self._not_present.swap_type >= MAX_SWAPFILES)
+
+    @cached_property
+    def migrating(self) -> Entries:
+        """Entries that wait for a page to be moved; `swap_offset` is the page."""
+        kind = self.other.swap_type
+        return self.other.where((kind == SWP_MIGRATION_READ) | (kind == SWP_MIGRATION_WRITE))
+
+    @cached_property
+    def on_device(self) -> Entries:
+        """Entries of pages in a device's memory; `swap_offset` is the page."""
+        return self.other.where(self.other.swap_type >= SWP_DEVICE_WRITE)
+
+    @cached_property
+    def poisoned(self) -> Entries:
+        """Entries in the place of a page that broke; `swap_offset` is the page."""
+        return self.other.where(self.other.swap_type == SWP_HWPOISON)
 
     @cached_property
     def mapped_pgoff(self) -> U64:
@@ -224,8 +179,8 @@ class Recount:
 
     @cached_property
     def mapping(self) -> npt.NDArray[np.uint32]:
-        """page->mapping of every page frame."""
-        return np.asarray(self.kernel.pg_mapping)
+        """page->mapping of every page frame, of the head for a tail."""
+        return np.asarray(self.kernel.pg_mapping)[self.head]
 
     @cached_property
     def anon(self) -> Bools:
@@ -238,13 +193,106 @@ class Recount:
         return self.mapping & np.uint32(PAGE_MAPPING_FLAGS) == PAGE_MAPPING_ANON
 
     @cached_property
+    def head(self) -> I64:
+        """compound_head() of every page frame: itself, but for tails."""
+        frames = np.arange(self.kernel.nr_pages + 1, dtype=np.int64)
+        linked = np.asarray(self.kernel.pg_lru_next).astype(np.int64)
+        return np.where(self.flagged(PG_tail) & (linked <= self.kernel.nr_pages), linked, frames)
+
+    @cached_property
+    def heads(self) -> list[int]:
+        """The first pages of compound pages."""
+        return np.flatnonzero(self.flagged(PG_head)).tolist()
+
+    @cached_property
+    def hugetlb(self) -> Bools:
+        """PageHuge of every page frame."""
+        return self.flagged(PG_huge)[self.head]
+
+    @cached_property
+    def huge_zero_page(self) -> int:
+        """The huge zero page, -1 if there is none."""
+        return int(self.kernel.huge_zero_page) or -1
+
+    @cached_property
+    def double_mapped(self) -> Bools:
+        """PageDoubleMap of every head; the flag is in the page behind it."""
+        behind = np.append(self.flagged(PG_double_map)[1:], False)
+        return behind & self.flagged(PG_head)
+
+    def order(self, head: int) -> int:
+        """compound_order() of a head; 0 of one so near the end that it has no tail."""
+        return int(self.kernel.pg_private[head + 1]) if head < self.kernel.nr_pages else 0
+
+    @cached_property
+    def pte_counts(self) -> I64:
+        """How many small entries map each page frame, or have it in a device's memory."""
+        pages = np.concatenate((self.mapped.small.pfn, self.on_device.swap_offset))
+        return self._count(pages)
+
+    @cached_property
+    def pmd_counts(self) -> I64:
+        """How many huge entries map each head of a transparent huge page."""
+        huge = self.mapped.huge
+        return self._count(huge.pfn[~self.hugetlb[huge.pfn]])
+
+    @cached_property
+    def hugetlb_counts(self) -> I64:
+        """How many huge entries map each head of a hugetlb page; of a shared table, once."""
+        huge = self.mapped.huge
+        huge = huge.where(self.hugetlb[huge.pfn])
+        _, first = np.unique(huge.ptep, return_index=True)
+        return self._count(huge.pfn[first])
+
+    @cached_property
     def map_counts(self) -> I64:
-        """How many entries map each page frame."""
-        return np.bincount(self.mapped.pfn, minlength=self.kernel.nr_pages + 1)
+        """How many entries map each page frame, by itself or as part of a huge page."""
+        whole = self.pmd_counts + self.hugetlb_counts
+        return self.pte_counts + (whole[self.head] if whole.any() else 0)
+
+    @cached_property
+    def pgoff(self) -> U64:
+        """page_to_pgoff() of every page frame: where in its file, or anonymous area, it is."""
+        frames = np.arange(self.kernel.nr_pages + 1, dtype=np.int64)
+        index = np.asarray(self.kernel.pg_index)
+        found = index[self.head] + (frames - self.head).astype(np.uint64)
+        for head in np.flatnonzero(self.flagged(PG_huge) & self.flagged(PG_head)).tolist():
+            order = self.order(head)
+            first = index[head] << np.uint64(order)
+            found[head : head + (1 << order)] = first + np.arange(1 << order, dtype=np.uint64)
+        return found
+
+    @cached_property
+    def sizes(self) -> I64:
+        """How many pages each page frame stands for: a head for all, its tails for none."""
+        sizes = np.where(self.flagged(PG_tail), 0, 1)
+        for head in self.heads:
+            sizes[head] = 1 << self.order(head)
+        return sizes
+
+    def _count(self, pages: I64) -> I64:
+        return np.bincount(pages, minlength=self.kernel.nr_pages + 1)
 
     def flagged(self, bit: int) -> Bools:
         """Of every page frame, whether a page flag is set."""
         return np.asarray(self.kernel.pg_flags) & np.uint32(bit) != 0
+
+    @cached_property
+    def deposited(self) -> dict[int, list[int]]:
+        """Tables kept for when a huge entry is split, by the row of the table that it is in."""
+        return {int(row): list(kept) for row, kept in self.kernel.pmd_huge_pte.items() if kept}
+
+    @cached_property
+    def pmd_table_owners(self) -> dict[int, int]:
+        """The mm of each table of PMDs, by its row."""
+        level = 2
+        rows, mms = self.table_rows[level].tolist(), self.table_mms[level].tolist()
+        return dict(zip(rows, mms, strict=True))
+
+    @cached_property
+    def deposited_rows(self) -> list[int]:
+        """All of these tables."""
+        return [int(row) for kept in self.deposited.values() for row in kept]
 
     @cached_property
     def cached_pages(self) -> Counter[int]:
@@ -355,14 +403,6 @@ class Recount:
             if vma.anon_vma is not None:
                 found.setdefault(int(vma.anon_vma.handle), []).append(vma)
         return found
-
-
-def _used(pt: U64, rows: I64, mm: I64, base: U64, shift: int) -> tuple[U64, I64, U64, I64]:
-    """Entries that are not empty in some tables: values, mm, first address, place in the pool."""
-    tables = pt[rows]
-    table, slot = np.nonzero(tables)
-    address = base[table] + (slot.astype(np.uint64) << np.uint64(shift))
-    return tables[table, slot], mm[table], address, rows[table] * TABLE + slot
 
 
 def slot_count(area: SwapInfo, slot: int) -> int:

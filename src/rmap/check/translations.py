@@ -11,11 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rmap.check.entries import TABLE, UPPER_LEVELS
 from rmap.check.recount import Recount
 from rmap.check.violation import invariant
-from rmap.mm.bits import _PAGE_DIRTY, _PAGE_PRESENT, _PAGE_RW, PAGE_SHIFT, PTE_PFN_MASK
-from rmap.mm.mm_types import Kernel
-from rmap.mm.pgtable import pte_lookup
+from rmap.mm.bits import (
+    _PAGE_DIRTY,
+    _PAGE_PRESENT,
+    _PAGE_PSE,
+    _PAGE_RW,
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PTE_PFN_MASK,
+)
+from rmap.mm.mm_types import Kernel, Mm
 from rmap.mm.tlb import tlb_entries
 
 
@@ -24,8 +32,7 @@ def tlb(facts: Recount) -> Iterator[str]:
     """At rest every batch of deferred flushes was made, so nothing stale may be left."""
     k = facts.kernel
     for cpu, mm, address, remembered in tlb_entries(k):
-        at = pte_lookup(k, mm, address)
-        entry = int(k.pt[at]) if at else 0
+        entry = translation(k, mm, address)
         if not entry & _PAGE_PRESENT or (entry ^ remembered) & PTE_PFN_MASK:
             problem = "maps another page, or none"
         elif remembered & _PAGE_RW and not entry & _PAGE_RW:
@@ -38,6 +45,23 @@ def tlb(facts: Recount) -> Iterator[str]:
             f"CPU {cpu} may use {remembered:#x} at {address:#x} of mm {mm.ident} ({mm.comm}): "
             f"the entry {problem}"
         )
+
+
+def translation(k: Kernel, mm: Mm, address: int) -> int:
+    """What a processor finds for an address: the entry of its small page, or what is there instead.
+
+    A huge entry is given as one of the small page in it, as a TLB is filled.
+    """
+    base = int(mm.pgd) * TABLE
+    value = 0
+    for shift in (*UPPER_LEVELS, PAGE_SHIFT):
+        value = int(k.pt[base + (address >> shift) % TABLE])
+        if not value & _PAGE_PRESENT:
+            break
+        if value & _PAGE_PSE and shift > PAGE_SHIFT:
+            return value + (address % (1 << shift) & PAGE_MASK)
+        base = ((value & PTE_PFN_MASK) >> PAGE_SHIFT) * TABLE
+    return value
 
 
 class FlushViolation(AssertionError):

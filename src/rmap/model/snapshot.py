@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.check import Recount
-from rmap.check.recount import Entries, slot_count, tree_nodes
+from rmap.check.entries import I64, Entries
+from rmap.check.pages import most_mapped
+from rmap.check.recount import slot_count, tree_nodes
 from rmap.image import TABLES, MemoryImage, Table
 from rmap.image.flags import Kpf, Pte
 from rmap.mm import bits
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from rmap.model.machine import Machine
 
 Row = dict[str, Any]
-I64 = npt.NDArray[np.int64]
 
 #: Devices that files are said to be on: a disk, and the kernel's own tmpfs.
 DISK = 8 << 20 | 1
@@ -69,6 +70,8 @@ PAGE_FLAGS = (
     (bits.PG_reserved, Kpf.RESERVED),
     (bits.PG_mlocked, Kpf.MLOCKED),
 )
+#: Of these, what each page of a huge one has for itself.
+OWN_FLAGS = (Kpf.COMPOUND_HEAD, Kpf.COMPOUND_TAIL, Kpf.HWPOISON)
 #: Bits of an entry, present or not: the hardware's, and ours.
 ENTRY_FLAGS = (
     (bits._PAGE_RW, Pte.WRITE),
@@ -210,18 +213,24 @@ class _Snapshot:
     # ------------------------------------------------------------ entries and pages
 
     def _ptes(self) -> dict[str, Any]:
-        entries = self.facts.entries
-        present = entries.value & np.uint64(bits._PAGE_PRESENT | bits._PAGE_PROTNONE) != 0
-        special = entries.value & np.uint64(bits._PAGE_SPECIAL) != 0
+        facts, entries = self.facts, self.facts.entries
+        present = entries.present
+        zero = present & (entries.order > 0) & (entries.pfn == facts.huge_zero_page)
+        special = zero | (entries.value & np.uint64(bits._PAGE_SPECIAL) != 0)
         flags = np.where(present, int(Pte.PRESENT), int(Pte.SWAP)).astype(np.uint32)
         for bit, ours in ENTRY_FLAGS:
             flags[present & (entries.value & np.uint64(bit) != 0)] |= int(ours)
+        flags[zero] |= int(Pte.SPECIAL)
         moved = ~present & (entries.value & np.uint64(bits._PAGE_SWP_SOFT_DIRTY) != 0)
         flags[moved] |= int(Pte.SOFT_DIRTY)
         mapped = np.where(present & ~special, entries.pfn, 0)
-        flags[(mapped > 0) & ~self.facts.anon[mapped]] |= int(Pte.FILE)
-        flags[(mapped > 0) & (self.facts.map_counts[mapped] == 1)] |= int(Pte.EXCLUSIVE)
+        flags[(mapped > 0) & ~facts.anon[mapped]] |= int(Pte.FILE)
+        flags[(mapped > 0) & (most_mapped(facts, mapped, entries.order) == 1)] |= int(Pte.EXCLUSIVE)
         flags |= np.where(present, 0, _special_kinds(entries)).astype(np.uint32)
+        in_hugetlb = np.array(
+            [bool(vma.vm_flags & bits.VM_HUGETLB) for vma in facts.vmas] + [False]
+        )
+        flags[in_hugetlb[entries.vma]] |= int(Pte.HUGETLB)
         slots = entries.swap_type | entries.swap_offset << 5
         ordinary = entries.swap_type < MAX_SWAPFILES
         return {
@@ -230,7 +239,7 @@ class _Snapshot:
             "pfn": np.where(
                 present, entries.pfn, np.where(ordinary, slots, entries.swap_offset)
             ).astype(np.uint64),
-            "order": np.zeros(len(entries), np.uint8),
+            "order": entries.order,
             "flags": flags,
         }
 
@@ -243,11 +252,11 @@ class _Snapshot:
         return {
             "pfn": np.arange(1, int(k.nr_pages) + 1, dtype=np.uint64),
             "flags": flags,
-            "mapcount": np.asarray(k.pg_mapcount)[pages] + np.int32(1),
+            "mapcount": self._mapcounts()[pages],
             "changed": np.zeros(len(words), np.bool_),
             "refcount": np.array(np.asarray(k.pg_refcount)[pages]),
             "mapping": words.astype(np.uint64),
-            "index": np.array(np.asarray(k.pg_index)[pages]),
+            "index": facts.pgoff[pages],
             "anon_vma": np.where(
                 facts.plain_anon[pages], _rows_of(self.anon_rows, handles), -1
             ).astype(np.int32),
@@ -256,13 +265,30 @@ class _Snapshot:
             ).astype(np.int32),
         }
 
+    def _mapcounts(self) -> npt.NDArray[np.int32]:
+        """page_mapcount() of every page frame, by the kernel's own counters."""
+        k, facts = self.kernel, self.facts
+        counts = np.asarray(k.pg_mapcount) + np.int32(1)
+        for head in facts.heads:
+            whole = int(k.pg_lru_prev[head + 1]) - bool(facts.double_mapped[head])
+            if facts.anon[head] or facts.hugetlb[head]:
+                counts[head : head + (1 << facts.order(head))] += np.int32(whole)
+        return counts
+
     def _kpage_flags(self) -> npt.NDArray[np.uint64]:
-        """KPF_ bits of every page frame, as fs/proc/page.c makes them of a page."""
+        """KPF_ bits of every page frame, as fs/proc/page.c makes them of a page.
+
+        Those of a huge page are its head's, but for what is each page's own.
+        """
         k, facts = self.kernel, self.facts
         flags = np.zeros(len(facts.mapping), np.uint64)
         for ours, theirs in PAGE_FLAGS:
-            flags[facts.flagged(ours)] |= np.uint64(theirs)
-        flags[facts.map_counts > 0] |= np.uint64(Kpf.MMAP)
+            own = theirs in OWN_FLAGS
+            flagged = facts.flagged(ours)
+            flags[flagged if own else flagged[facts.head]] |= np.uint64(theirs)
+        mapped = np.zeros(len(flags), np.bool_)
+        mapped[facts.head[facts.map_counts > 0]] = True
+        flags[mapped[facts.head]] |= np.uint64(Kpf.MMAP)
         flags[facts.anon] |= np.uint64(Kpf.ANON)
         flags[facts.mapping & np.uint32(PAGE_MAPPING_FLAGS) == PAGE_MAPPING_FLAGS] |= np.uint64(
             Kpf.KSM
@@ -273,6 +299,8 @@ class _Snapshot:
         flags[large] &= ~np.uint64(Kpf.BUDDY)
         if k.zero_page:
             flags[k.zero_page] |= np.uint64(Kpf.ZERO_PAGE)
+        if k.huge_zero_page:
+            flags[facts.head == k.huge_zero_page] |= np.uint64(Kpf.ZERO_PAGE)
         return flags
 
     # ------------------------------------------------------------ trees and slots
