@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +78,14 @@ def command(
         Path | None,
         typer.Option("--image", metavar="FILE", help="Write the memory it leaves as an image."),
     ] = None,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report",
+            help="End with a report of processes, sharing, walks and statistics, or only with "
+            "how the run went.",
+        ),
+    ] = True,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -103,17 +111,16 @@ def command(
     chosen = options(profile, quirk, seed, until, check=check.value if check else None, trace=trace)
     if image is not None:
         refuse_foreign(image)
-    listener = Teller() if format is Format.TABLE else None
-    result = run_scenario(program, chosen, listener)
+    people = format is Format.TABLE
+    result = run_scenario(program, chosen, Teller() if people else None)
     memory = _memory(result)
     if image is not None:
-        from rmap.image import write_image
-
-        write_image(memory, image)
+        _keep(memory, image)
         remark(f"Wrote {image}.", quiet=quiet)
     if limit is None:
-        limit = _PROCESSES if format is Format.TABLE else 0
-    emit(document(result, memory, limit, told=listener is not None), format, raw=raw)
+        limit = _PROCESSES if people else 0
+    tables = _report(result, memory, limit) if report else ()
+    emit(document(result, tables, told=people), format, raw=raw)
     return 1 if result.is_finding else 0
 
 
@@ -129,6 +136,12 @@ def _memory(result: RunResult) -> MemoryImage:
     from rmap.scenario.naming import named
 
     return named(result.machine.snapshot(), result.regions)
+
+
+def _keep(memory: MemoryImage, path: Path) -> None:
+    from rmap.image import write_image
+
+    write_image(memory, path)
 
 
 class Teller:
@@ -156,25 +169,29 @@ class Teller:
         say(f"{line}\n")
 
 
-def document(result: RunResult, image: MemoryImage, limit: int, *, told: bool) -> Document:
+def document(result: RunResult, report: Iterable[Records], *, told: bool) -> Document:
     """Lay the result of a run out; what was `told` already is not repeated to people."""
-    from rmap.scenario import report
-
     people = Audience.PROGRAMS if told else Audience.ALL
-    state = result.state
-    processes = _records(report.processes(state, image), limit=limit)
     tables = [
-        processes,
-        *_sharing(image),
-        _records(report.sharing(state, image)),
-        _records(report.walks(state, image)),
-        _records(report.reclaim(state, result.reclaims)),
-        *_statistics(result),
+        *report,
         _failures(result, Audience.PROGRAMS),
         _violations(result),
         _log(result, people),
     ]
     return Document("rmap.run/1", tables, _facts(result), heading=_heading(result, told))
+
+
+def _report(result: RunResult, image: MemoryImage, limit: int) -> Iterator[Records]:
+    """The sections on the machine that the run left."""
+    from rmap.scenario import report
+
+    state = result.state
+    yield _records(report.processes(state, image), limit=limit)
+    yield from _sharing(image)
+    yield _records(report.sharing(state, image))
+    yield _records(report.walks(state, image))
+    yield _records(report.reclaim(state, result.reclaims))
+    yield from _statistics(result)
 
 
 def _records(section: Section, limit: int = 0) -> Records:
