@@ -122,6 +122,9 @@ def refcount(facts: Recount) -> Iterator[str]:
         found[facts.huge_zero_page] += 1
     for page, count in (facts.pins or {}).items():
         found[facts.head[page]] += count
+    # Taken by memory_failure(), so that nobody gets broken memory again.
+    for page, count in k.poisoned.items():
+        found[page] += count
     counted = np.asarray(k.pg_refcount).astype(np.int64)
     wrong = counted < found if facts.pins is None else counted != found
     for page in np.flatnonzero(wrong).tolist():

@@ -81,6 +81,12 @@ class BusError(AccessError):
     what = "finds no page"
 
 
+class BrokenMemory(BusError):
+    """SIGBUS with BUS_MCEERR_AR: the memory that it needs is broken, and what was in it lost."""
+
+    what = "needs memory that is broken"
+
+
 class OutOfMemory(AccessError):
     """There is no memory for the page. The kernel would kill somebody, and let this one retry."""
 
@@ -196,7 +202,9 @@ def fail(address: u64, write: flag, ret: i32) -> i32:
     """Raise what a fault's error becomes: mm_fault_error()."""
     if ret & VM_FAULT_OOM:
         raise OutOfMemory(address, write)
-    if ret & (VM_FAULT_SIGBUS | VM_FAULT_HWPOISON):
+    if ret & VM_FAULT_HWPOISON:
+        raise BrokenMemory(address, write)
+    if ret & VM_FAULT_SIGBUS:
         raise BusError(address, write)
     raise Segfault(address, write)
 

@@ -199,6 +199,8 @@ MADV_WIPEONFORK = 18
 MADV_KEEPONFORK = 19
 MADV_COLD = 20
 MADV_PAGEOUT = 21
+MADV_HWPOISON = 100
+MADV_SOFT_OFFLINE = 101
 
 # Layout and limits of an address space (mm/mmap.c, arch/x86/mm/mmap.c): the stack's limit and the
 # gap kept below it, where mappings start from, downwards; nothing is randomised.
@@ -243,6 +245,7 @@ FOLL_FORCE = 0x10
 FOLL_NOWAIT = 0x20
 FOLL_POPULATE = 0x40
 FOLL_SPLIT = 0x80
+FOLL_HWPOISON = 0x100
 FOLL_TRIED = 0x800
 FOLL_MLOCK = 0x1000
 FOLL_COW = 0x4000
@@ -307,6 +310,39 @@ SGP_READ = 0
 SGP_CACHE = 1
 SGP_WRITE = 2
 AOP_WRITEPAGE_ACTIVATE = 0x8_0000
+
+# Memory failure (include/linux/mm.h, include/uapi/asm-generic/siginfo.h): how it is called, what
+# became of the page, what kind of page that was, and the signals that it sends.
+MF_COUNT_INCREASED = 1
+MF_ACTION_REQUIRED = 2
+MF_MUST_KILL = 4
+MF_SOFT_OFFLINE = 8
+MF_IGNORED = 0
+MF_FAILED = 1
+MF_DELAYED = 2
+MF_RECOVERED = 3
+MF_MSG_KERNEL = 0
+MF_MSG_KERNEL_HIGH_ORDER = 1
+MF_MSG_DIFFERENT_COMPOUND = 2
+MF_MSG_HUGE = 3
+MF_MSG_FREE_HUGE = 4
+MF_MSG_NON_PMD_HUGE = 5
+MF_MSG_UNMAP_FAILED = 6
+MF_MSG_DIRTY_SWAPCACHE = 7
+MF_MSG_CLEAN_SWAPCACHE = 8
+MF_MSG_DIRTY_MLOCKED_LRU = 9
+MF_MSG_CLEAN_MLOCKED_LRU = 10
+MF_MSG_DIRTY_UNEVICTABLE_LRU = 11
+MF_MSG_CLEAN_UNEVICTABLE_LRU = 12
+MF_MSG_DIRTY_LRU = 13
+MF_MSG_CLEAN_LRU = 14
+MF_MSG_TRUNCATED_LRU = 15
+MF_MSG_BUDDY = 16
+MF_MSG_UNKNOWN = 17
+SIGBUS = 7
+SIGKILL = 9
+BUS_MCEERR_AR = 4
+BUS_MCEERR_AO = 5
 
 # Pages that one mmu_gather keeps before it must flush: 8 in itself, 19 pages of 510 pointers.
 MAX_GATHER_PAGES = 9698
@@ -432,6 +468,7 @@ EPERM = 1
 ENOENT = 2
 EINTR = 4
 EIO = 5
+ENXIO = 6
 EAGAIN = 11
 ENOMEM = 12
 EACCES = 13

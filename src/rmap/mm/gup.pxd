@@ -40,6 +40,7 @@ cdef i64 _get_one(Kernel k, Vma vma, u64 address, GupState state) except? -1
 cdef Vma _find_extend_vma(Kernel k, Mm mm, u64 address)
 cpdef list get_user_pages(Kernel k, Mm mm, u64 start, u64 count, bint write)
 cdef list _get_pages(Kernel k, Mm mm, u64 start, u64 count, u64 flags)
+cpdef flag check_user_page_hwpoison(Kernel k, Mm mm, u64 address) except? -1
 cpdef i32 put_user_page(Kernel k, u64 page) except -1
 cpdef i32 put_user_pages(Kernel k, list pages) except -1
 cpdef i32 pin_references(Kernel k) except -1

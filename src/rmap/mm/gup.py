@@ -35,6 +35,7 @@ if not cython.compiled:
         FOLL_COW,
         FOLL_FORCE,
         FOLL_GET,
+        FOLL_HWPOISON,
         FOLL_MLOCK,
         FOLL_NOWAIT,
         FOLL_PIN,
@@ -240,7 +241,9 @@ def faultin_page(k: Kernel, vma: Vma, address: u64, unshare: flag, state: GupSta
     if ret & VM_FAULT_ERROR:
         if ret & VM_FAULT_OOM:
             return -ENOMEM
-        return -EHWPOISON if ret & VM_FAULT_HWPOISON else -EFAULT
+        if ret & VM_FAULT_HWPOISON and state.flags & FOLL_HWPOISON:
+            return -EHWPOISON
+        return -EFAULT
     if ret & VM_FAULT_RETRY:
         if not flags & FAULT_FLAG_RETRY_NOWAIT:
             state.locked = False
@@ -348,6 +351,20 @@ def _get_pages(k: Kernel, mm: Mm, start: u64, count: u64, flags: u64) -> list:
         raise
     mm.mmap_sem.up_read()
     return state.pages
+
+
+def check_user_page_hwpoison(k: Kernel, mm: Mm, address: u64) -> flag:
+    """Whether an address cannot be had because its memory is broken, as a hypervisor asks.
+
+    virt/kvm/kvm_main.c (v4.18): only who asks by FOLL_HWPOISON is told by -EHWPOISON, and not
+    -EFAULT. Takes mm->mmap_sem for read.
+    """
+    state: GupState = GupState(False)
+    state.flags = FOLL_HWPOISON | FOLL_WRITE
+    mm.mmap_sem.down_read()
+    got: i64 = find_get_user_pages(k, mm, address & PAGE_MASK, 1, state)
+    mm.mmap_sem.up_read()
+    return got == -EHWPOISON
 
 
 def put_user_page(k: Kernel, page: u64) -> i32:

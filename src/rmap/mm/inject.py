@@ -36,6 +36,7 @@ SITES = (
     "mm_slot",
     "hugetlb_page",
     "hugetlb_region",
+    "to_kill",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

@@ -3,6 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG
 from rmap.mm.filemap cimport page_cache_read
+from rmap.mm.inject_error cimport madvise_inject_error
 from rmap.mm.ksm cimport unmerge_ksm_pages
 from rmap.mm.lru cimport deactivate_page, isolate_lru_page, mark_page_lazyfree, put_page
 from rmap.mm.lru cimport putback_lru_page

@@ -26,6 +26,7 @@ if not cython.compiled:
         MADV_DONTNEED,
         MADV_FREE,
         MADV_HUGEPAGE,
+        MADV_HWPOISON,
         MADV_KEEPONFORK,
         MADV_MERGEABLE,
         MADV_NORMAL,
@@ -66,6 +67,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG
     from rmap.mm.filemap import page_cache_read
+    from rmap.mm.inject_error import madvise_inject_error
     from rmap.mm.ksm import unmerge_ksm_pages
     from rmap.mm.lru import (
         deactivate_page,
@@ -470,7 +472,7 @@ def madvise_behavior_valid(behavior: i32) -> flag:
     """Whether there is such an advice."""
     if MADV_NORMAL <= behavior <= MADV_DONTNEED or behavior == MADV_FREE:
         return True
-    if MADV_DONTFORK <= behavior <= MADV_DODUMP:
+    if MADV_DONTFORK <= behavior <= MADV_DODUMP or behavior == MADV_HWPOISON:
         return True
     return MADV_WIPEONFORK <= behavior <= MADV_PAGEOUT
 
@@ -510,6 +512,8 @@ def do_madvise(k: Kernel, mm: Mm, start: u64, length: u64, behavior: i32) -> i32
     length = page_align(length)
     if length == 0 or start > TASK_SIZE or length > TASK_SIZE:
         return -EINVAL
+    if behavior == MADV_HWPOISON:
+        return madvise_inject_error(k, mm, start, start + length, behavior)
     write: flag = madvise_need_mmap_write(behavior)
     if write:
         mm.mmap_sem.down_write()

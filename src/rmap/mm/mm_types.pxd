@@ -52,6 +52,7 @@ cdef class AddressSpace:
     cdef public i32 huge
     cdef public flag shrinkable
     cdef public dict backing
+    cdef public i32 wb_err
 
 cdef class Hstate:
     cdef public str name
@@ -152,6 +153,8 @@ cdef class Task(Context):
     cdef public i32 pid
     cdef public Mm mm
     cdef public TlbBatch tlb_ubc
+    cdef public flag mce_process
+    cdef public flag mce_early
 
 cdef class SwapInfo:
     cdef public i32 type
@@ -231,6 +234,7 @@ cdef class Kernel:
     cdef public list memcgs
     cdef public LruVec root_lruvec
     cdef public list swap_areas
+    cdef public list tasks
     cdef public list mmlist
     cdef public SpinLock mmlist_lock
     cdef public SpinLock swap_lock
@@ -260,5 +264,10 @@ cdef class Kernel:
     cdef public SpinLock hugetlb_lock
     cdef public list hugetlb_fault_mutexes
     cdef public dict pmd_sharers
+    cdef public flag early_kill
+    cdef public i64 num_poisoned_pages
+    cdef public dict poisoned
+    cdef public list mf_actions
+    cdef public list kills
     cpdef grow_tables(self)
     cpdef u64 next_serial(self)

@@ -138,6 +138,8 @@ class AddressSpace:
     A file of hugetlbfs has an `hstate`, the size of its pages, by which its offsets in `i_pages`
     count, and in `resv_map` what of it is reserved; its locks have places of their own in the
     lock order.
+    reaches beyond it (that it is on sbinfo->shrinklist). `wb_err` is a negative errno that the
+    next fsync() returns, of contents that were lost.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class AddressSpace:
         self.huge = SHMEM_HUGE_NEVER
         self.shrinkable = False
         self.backing = {}
+        self.wb_err = 0
 
     def __repr__(self) -> str:
         return f"<address_space {self.name}>"
@@ -340,13 +343,19 @@ class TlbBatch:
 
 
 class Task(Context):
-    """struct task_struct, as far as it is used: whoever runs, with its address space."""
+    """struct task_struct, as far as it is used: whoever runs, with its address space.
+
+    `mce_process` and `mce_early` are PF_MCE_PROCESS and PF_MCE_EARLY: whether the task has said
+    when it wants to hear of broken memory, and that this is at once.
+    """
 
     def __init__(self, name: str, pid: i32, mm: Mm | None, cpu: i32 = 0) -> None:
         super().__init__(name, cpu)
         self.pid = pid
         self.mm = mm
         self.tlb_ubc = TlbBatch()
+        self.mce_process = False
+        self.mce_early = False
 
 
 class SwapInfo:
@@ -430,6 +439,10 @@ class Kernel:
 
     The columns ``pg_*`` are the fields of struct page; ``numpy.asarray(k.pg_flags)`` is an array
     over the same memory, for code that looks at all pages at once.
+
+    `early_kill` is the sysctl vm.memory_failure_early_kill. `poisoned` is for checkers: which page
+    how many references were taken to for good, as its memory is broken. `mf_actions` and `kills`
+    are what memory_failure() would say in the log, oldest first.
     """
 
     def __init__(self, nr_pages: u64, profile: KernelProfile) -> None:
@@ -462,6 +475,7 @@ class Kernel:
         self.memcgs = []
         self.swap_areas = []
         self.mmlist = []
+        self.tasks = []
         self.mmlist_lock = SpinLock(RANK_MMLIST, 0)
         self.swap_lock = SpinLock(RANK_SWAP, 0)
         self.lru_lock = SpinLock(RANK_LRU, 0)
@@ -478,9 +492,18 @@ class Kernel:
         self.serial = 0
         self._make_huge()
         self._make_hugetlb()
+        self._make_poison()
         root: MemCgroup = MemCgroup(0, "/", None)
         self.memcgs.append(root)
         self.root_lruvec = root.lruvec
+
+    def _make_poison(self) -> None:
+        """No memory is broken."""
+        self.early_kill = False
+        self.num_poisoned_pages = 0
+        self.poisoned = {}
+        self.mf_actions = []
+        self.kills = []
 
     def _make_pages(self, count: u64) -> None:
         """Make the memory map: every page free, as the allocator leaves it."""

@@ -10,6 +10,7 @@ from rmap.mm.page cimport compound_order, set_page_mapping
 cpdef i32 setup_per_zone_wmarks(Kernel k) except -1
 cpdef u64 alloc_page(Kernel k, u64 gfp) except? 0
 cpdef u64 alloc_pages(Kernel k, u64 gfp, i32 order) except? 0
+cpdef flag is_free_page(Kernel k, u64 page) except? -1
 cpdef i32 free_unref_page(Kernel k, u64 page) except -1
 cpdef i32 free_compound_page(Kernel k, u64 head) except -1
 cpdef i32 bad_page(Kernel k, u64 page) except -1

@@ -333,6 +333,13 @@ def link_free_pages(k: Kernel, pages: Any) -> i32:
     return 0
 
 
+def is_free_page(k: Kernel, page: u64) -> flag:
+    """Whether the page is the allocator's: on the stack of free pages, or never used yet."""
+    if k.pg_refcount[page]:
+        return False
+    return k.pg_flags[page] & PG_buddy != 0 or page >= k.free_next
+
+
 # ---------------------------------------------------------------- giving back
 
 

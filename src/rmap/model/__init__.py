@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from rmap.mm.bug import KernelBug
 from rmap.mm.inject import FailPlan
+from rmap.model.broken import Failure, Kill
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import (
+    BrokenMemory,
     BusError,
     OutOfMemory,
     Segfault,
@@ -34,11 +36,14 @@ from rmap.model.pin import Pin
 from rmap.model.process import Process
 
 __all__ = [
+    "BrokenMemory",
     "BusError",
     "Cgroup",
     "FailPlan",
+    "Failure",
     "FileHandle",
     "KernelBug",
+    "Kill",
     "Machine",
     "Mapping",
     "OutOfMemory",

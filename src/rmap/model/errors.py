@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import os
 
-from rmap.mm.access import BusError, OutOfMemory, Segfault
+from rmap.mm.access import BrokenMemory, BusError, OutOfMemory, Segfault
 from rmap.mm.uffd import UserfaultPending
 
-__all__ = ["BusError", "OutOfMemory", "Segfault", "SyscallError", "UserfaultPending"]
+__all__ = [
+    "BrokenMemory",
+    "BusError",
+    "OutOfMemory",
+    "Segfault",
+    "SyscallError",
+    "UserfaultPending",
+]
 
 
 class SyscallError(OSError):

@@ -71,12 +71,16 @@ class FileHandle:
     def writeback(self) -> int:
         """Clean its dirty pages and write them to disk; returns how many (fsync(2)).
 
-        Shared memory has no disk, and nothing to do.
+        Shared memory has no disk, and nothing to do. Raises `SyscallError`, once, if contents that
+        were to be written are lost.
         """
         with self.machine.kthread("flush"):
             if self.mapping.shmem:
                 return 0
-            return int(writeback.write_cache_pages(self.machine.kernel, self.mapping))
+            written = int(writeback.write_cache_pages(self.machine.kernel, self.mapping))
+            error, self.mapping.wb_err = self.mapping.wb_err, 0
+            check(int(error), f"fsync of {self.name}")
+            return written
 
     def truncate(self, size: int) -> None:
         """Make the file `size` bytes long: what lies beyond leaves page cache and page tables."""

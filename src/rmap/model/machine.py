@@ -39,6 +39,8 @@ from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.shrink_page_list import ReclaimResult
 from rmap.mm.swap import add_to_swap
+from rmap.model import broken
+from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
@@ -176,6 +178,7 @@ class Machine:
         process = Process(self, Task(name, self._next_pid, mm, cpu), ppid)
         self._next_pid += 1
         self.processes[process.pid] = process
+        self.kernel.tasks.append(process.task)
         self._by_mm[int(mm.ident)] = process
         return process
 
@@ -192,6 +195,7 @@ class Machine:
     def bury(self, process: Process, mm: Mm) -> None:
         """Forget a process that has exited, and what was its address space. For exit."""
         del self.processes[process.pid]
+        self.kernel.tasks.remove(process.task)
         self._by_mm.pop(int(mm.ident), None)
 
     def moved(self, process: Process, old: Mm) -> None:
@@ -292,6 +296,34 @@ class Machine:
             unlock_page(k, page)
             put_page(k, page)
         return done
+
+    def memory_failure(
+        self, page: int, action_required: Process | None = None, must_kill: bool = False
+    ) -> Failure:
+        """Let the memory of a page break, and the kernel deal with it; returns what it did.
+
+        `action_required` is the process that needs the page this moment; without it, the error
+        was found by a scrubber. `must_kill`: that process cannot go on in any case. Who is sent
+        SIGKILL exits; who is sent SIGBUS is in the result, and goes on if it can.
+        """
+        return broken.memory_failure(self, page, action_required, must_kill)
+
+    def unpoison(self, page: int) -> bool:
+        """Let a page be used again whose memory was broken; false if somebody still has it."""
+        return broken.unpoison(self, page)
+
+    @property
+    def early_kill(self) -> bool:
+        """Whether all processes are told of broken memory at once (sysctl); settable.
+
+        Otherwise those are that need the page this moment, or asked for it by
+        `Process.mce_kill`; the rest is told on the next touch.
+        """
+        return bool(self.kernel.early_kill)
+
+    @early_kill.setter
+    def early_kill(self, wanted: bool) -> None:
+        self.kernel.early_kill = wanted
 
     def page_idle_mark(self, pages: Iterable[int]) -> None:
         """Mark pages idle (a write to /sys/kernel/mm/page_idle/bitmap)."""

@@ -19,6 +19,7 @@ from rmap.mm.bits import (
     MADV_DONTNEED,
     MADV_FREE,
     MADV_HUGEPAGE,
+    MADV_HWPOISON,
     MADV_KEEPONFORK,
     MADV_MERGEABLE,
     MADV_NOHUGEPAGE,
@@ -80,6 +81,7 @@ ADVICE = {
     "unmergeable": MADV_UNMERGEABLE,
     "hugepage": MADV_HUGEPAGE,
     "nohugepage": MADV_NOHUGEPAGE,
+    "hwpoison": MADV_HWPOISON,
 }
 _PROTECTION = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC, "-": 0}
 
@@ -274,6 +276,23 @@ class Process:
         """
         return Userfault(self, address, length, mode, handler)
 
+    @property
+    def mce_kill(self) -> str:
+        """When it is told of broken memory (prctl(PR_MCE_KILL)): ``early``, ``late``, ``default``.
+
+        Settable; children inherit it. In v4.18 ``late`` does not help against the sysctl.
+        """
+        if not self.task.mce_process:
+            return "default"
+        return "early" if self.task.mce_early else "late"
+
+    @mce_kill.setter
+    def mce_kill(self, policy: str) -> None:
+        if policy not in ("early", "late", "default"):
+            raise ValueError(f"no policy {policy!r}; known: early, late, default")
+        self.task.mce_process = policy != "default"
+        self.task.mce_early = policy == "early"
+
     # ------------------------------------------------------------ life
 
     def fork(self, name: str | None = None) -> Process:
@@ -282,7 +301,9 @@ class Process:
             mm = fork.dup_mm(k, self.mm)
             if mm is None:
                 raise SyscallError(errno.ENOMEM, f"fork of {self.name}")
-        return self.machine.adopt(mm, name or self.name, self.pid)
+        child = self.machine.adopt(mm, name or self.name, self.pid)
+        child.task.mce_process, child.task.mce_early = self.task.mce_process, self.task.mce_early
+        return child
 
     def exec(self, name: str) -> None:
         """Become another program, with an address space that holds nothing but a stack.

@@ -10,6 +10,7 @@ from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Mm, Task, Vma
 
 #: What the functions report, in order. A test looks for every report in the model's sources.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "action_result": ("page", "kind", "result"),
     "add_to_swap": ("page", "entry"),
     "alloc_set_pte": ("page", "vma", "address", "write"),
     "anon_vma_clone": ("dst", "src"),
@@ -26,7 +27,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "expand_downwards": ("vma", "address"),
     "free_unref_page": ("page",),
     "handle_mm_fault": ("vma", "address", "flags"),
+    "kill_proc": ("task", "signal", "code", "address"),
     "mcopy_atomic_pte": ("page", "vma", "address"),
+    "memory_failure": ("page", "flags", "error"),
     "mlock_vma_page": ("page",),
     "mmap_region": ("vma", "start", "end"),
     "move_page_tables": ("vma", "new", "start", "to", "locks"),
@@ -52,6 +55,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "try_to_unmap": ("page", "flags", "unmapped"),
     "try_to_unmap_one": ("page", "vma", "address", "ok"),
     "unlink_anon_vmas": ("vma",),
+    "unpoison_memory": ("page",),
     "unuse_pte": ("page", "vma", "address", "result"),
     "vma_merge": ("merged", "start", "end"),
     "wp_page_copy": ("page", "vma", "address", "copied"),
