@@ -68,6 +68,18 @@ PG_private = 1 << 29
 PAGE_FLAGS_CHECK_AT_FREE = (
     PG_locked | PG_lru | PG_active | PG_unevictable | PG_writeback | PG_mlocked | PG_isolated
 )
+# What a part of a huge page has of its head after a split.
+PAGE_FLAGS_CLONED_AT_SPLIT = (
+    PG_referenced
+    | PG_swapbacked
+    | PG_swapcache
+    | PG_mlocked
+    | PG_uptodate
+    | PG_active
+    | PG_locked
+    | PG_unevictable
+    | PG_dirty
+)
 
 # Low bits of page->mapping. A mapping is a handle shifted left by two, and one of these tags.
 PAGE_MAPPING_ANON = 0x1
@@ -462,6 +474,14 @@ SCAN_EQUAL = 0
 SCAN_FRACT = 1
 SCAN_ANON = 2
 SCAN_FILE = 3
+
+# Where a huge page is that is to be split: on the queue, or with a shrinker that works on it. What
+# that shrinker returns if there is nothing to do, and how much one is asked for at a time.
+SPLIT_QUEUED = 0
+SPLIT_TAKEN = 1
+SHRINK_STOP = -1
+SHRINK_BATCH = 128
+DEFAULT_SEEKS = 2
 
 # errno values (include/uapi/asm-generic/errno-base.h).
 EPERM = 1

@@ -51,6 +51,7 @@ if not cython.compiled:
         PG_zone_device,
     )
     from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.huge.deferred import forget_deferred_split
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_inline import (
         add_page_to_lru_list,
@@ -137,11 +138,15 @@ def _put_compound_page(k: Kernel, page: u64) -> i32:
         BUG_PAGE("mm.h:902 put_page of device memory", page)
     if not put_page_testzero(k, head):
         return 0
+    return destroy_compound_page(k, head)
+
+
+def destroy_compound_page(k: Kernel, head: u64) -> i32:
+    """Free a compound page whose references are gone, as its kind wants it (its destructor)."""
     if k.pg_flags[head] & PG_huge:
         BUG_PAGE("swap.c:82 the last reference of a hugetlb page", head)
     _page_cache_release(k, head)
-    if head in k.deferred_split_queue:
-        k.deferred_split_queue.remove(head)
+    forget_deferred_split(k, head)
     mem_cgroup_uncharge(k, head)
     return free_compound_page(k, head)
 
@@ -256,6 +261,51 @@ def lru_cache_add_active_or_unevictable(k: Kernel, page: u64, vma: Vma) -> i32:
     return lru_cache_add(k, page)
 
 
+def lru_add_page_tail(k: Kernel, page: u64, tail: u64, lruvec: LruVec, pages: list | None) -> i32:
+    """Give a tail that has just been split off `page`, the head, its place (mm/swap.c:822, v4.18).
+
+    k.lru_lock is held. Beside the head, if that is on a list: it was counted there with all its
+    tails. If somebody has isolated the head he gets the tails as well, in `pages`, with a reference
+    each; or, if he did not ask for them, they go to the list where they belong, at its old end.
+    """
+    k.lru_lock.assert_held()
+    flags: u32 = k.pg_flags[page]
+    if k.pg_flags[tail] & (PG_lru | PG_head | PG_tail):
+        BUG_PAGE("swap.c:829 lru_add_page_tail of a page that is on a list, or compound", tail)
+    if pages is None:
+        SetPage(k, tail, PG_lru)
+    if flags & PG_lru:
+        _link_before(k, page, tail, lruvec)
+    elif pages is not None:
+        get_page(k, tail)
+        SetPage(k, tail, PG_isolated)
+        pages.append(tail)
+    else:
+        # Its head was not counted as a huge page yet.
+        add_page_to_lru_list_tail(k, tail, lruvec, page_lru(k, tail))
+    if not flags & PG_unevictable:
+        update_page_reclaim_stat(lruvec, 0, 1 if flags & PG_active else 0)
+    return 0
+
+
+def _link_before(k: Kernel, page: u64, tail: u64, lruvec: LruVec) -> i32:
+    """Link a page in as the next newer one of another; sizes stay."""
+    lru: i32 = page_lru(k, page)
+    if lru == LRU_UNEVICTABLE and k.profile.mlock_counts:
+        # There are no links, and in their place how often it is mlocked: by PTEs, never.
+        k.pg_lru_prev[tail] = 0
+        return 0
+    newer: u64 = k.pg_lru_prev[page]
+    k.pg_lru_next[tail] = page
+    k.pg_lru_prev[tail] = newer
+    k.pg_lru_prev[page] = tail
+    if newer:
+        k.pg_lru_next[newer] = tail
+    else:
+        lruvec.head[lru] = tail
+    return 0
+
+
 # ---------------------------------------------------------------- isolating
 
 
@@ -322,7 +372,7 @@ def deactivate_page(k: Kernel, page: u64) -> i32:
         ClearPage(k, page, PG_active)
         ClearPage(k, page, PG_referenced)
         add_page_to_lru_list(k, page, lruvec, lru)
-        k.vm_stat[PGDEACTIVATE] += 1
+        k.vm_stat[PGDEACTIVATE] += hpage_nr_pages(k, page)
         update_page_reclaim_stat(lruvec, page_is_file_cache(k, page), 0)
     k.lru_lock.unlock()
     return 0

@@ -257,7 +257,8 @@ cdef class Kernel:
     cdef public u64 huge_zero_page
     cdef public i64 huge_zero_refcount
     cdef public dict pmd_huge_pte
-    cdef public list deferred_split_queue
+    cdef public dict deferred_split_queue
+    cdef public i64 split_nr_deferred
     cdef public SpinLock split_queue_lock
     cdef public Khugepaged khugepaged
     cdef public list hstates

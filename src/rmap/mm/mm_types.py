@@ -528,7 +528,9 @@ class Kernel:
         """Set up transparent huge pages, which a new kernel has, but uses nowhere.
 
         `pmd_huge_pte` has the page tables that are kept for the huge PMDs of a table of PMDs, in
-        the order in which they came: row of that table to rows.
+        the order in which they came: row of that table to rows. `deferred_split_queue` is the huge
+        pages to be split, oldest first: head to ``SPLIT_``; `split_nr_deferred` what their shrinker
+        was asked to scan and has not.
         """
         self.thp_enabled = THP_NEVER
         self.thp_defrag = THP_DEFRAG_MADVISE
@@ -537,7 +539,8 @@ class Kernel:
         self.huge_zero_page = 0
         self.huge_zero_refcount = 0
         self.pmd_huge_pte = {}
-        self.deferred_split_queue = []
+        self.deferred_split_queue = {}
+        self.split_nr_deferred = 0
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
 

@@ -42,6 +42,7 @@ cpdef flag mapcount_add_negative(Kernel k, u64 page) except? -1
 cpdef i32 mapcount_set(Kernel k, u64 page, i32 value) except -1
 cpdef i32 page_mapcount(Kernel k, u64 page) except? -1
 cpdef i32 total_mapcount(Kernel k, u64 page) except? -1
+cpdef i32 page_trans_huge_mapcount(Kernel k, u64 page) except -1
 cpdef flag page_mapped(Kernel k, u64 page) except? -1
 cpdef i32 page_count(Kernel k, u64 page) except? -1
 cpdef i32 get_page(Kernel k, u64 page) except -1

@@ -344,6 +344,29 @@ def total_mapcount(k: Kernel, page: u64) -> i32:
     return count
 
 
+def page_trans_huge_mapcount(k: Kernel, page: u64) -> i32:
+    """How often that part of a huge page is mapped that is mapped most often; `page` is any of it.
+
+    mm/huge_memory.c (v4.18). 1 means that no part is shared. The total that the kernel counts
+    by the way is `total_mapcount` of the head. Not a hugetlb page: that is a bug.
+    """
+    if sched.exploring:
+        sched_point(OP_READ, FIELD_MAPCOUNT, page)
+    if PageHuge(k, page):
+        BUG_PAGE("huge_memory.c page_trans_huge_mapcount of a hugetlb page", page)
+    if not PageTransCompound(k, page):
+        return k.pg_mapcount[page] + 1
+    head: u64 = compound_head(k, page)
+    most: i32 = 0
+    i: u64
+    for i in range(HPAGE_PMD_NR):
+        if k.pg_mapcount[head + i] + 1 > most:
+            most = k.pg_mapcount[head + i] + 1
+    if PageDoubleMap(k, head):
+        most -= 1
+    return most + compound_mapcount(k, head)
+
+
 def page_mapped(k: Kernel, page: u64) -> flag:
     """Whether any page-table entry maps the page, or any part of a compound page (mm/util.c)."""
     if sched.exploring:

@@ -15,6 +15,9 @@ cdef class KernelProfile:
     cdef public flag lazyfree_checks_references
     cdef public flag device_private_subpage
     cdef public flag thp_migration_munlocks
+    cdef public flag split_sets_mapping_first
+    cdef public flag unmapped_thp_not_queued
+    cdef public flag unmap_sees_all_parts
     cdef public flag clear_young_keeps_tlb
     cdef public flag mremap_flushes_under_lock
     cdef public flag rmap_locks_in_mremap

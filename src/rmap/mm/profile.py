@@ -99,6 +99,24 @@ QUIRKS: tuple[Quirk, ...] = (
         "it (e125fe405abe)",
     ),
     Quirk(
+        "split_sets_mapping_first",
+        "4.20",
+        "a tail page of a huge page that is split has its mapping and index before others can take "
+        "references to it (173d9d9fd3dd)",
+    ),
+    Quirk(
+        "unmapped_thp_not_queued",
+        "5.5",
+        "a huge page whose last mapping goes as a whole is not queued to be split, as it is about "
+        "to be freed (f1fe80d4ae33)",
+    ),
+    Quirk(
+        "unmap_sees_all_parts",
+        "5.13",
+        "whether try_to_unmap() has succeeded is judged by all parts of a huge page, not by its "
+        "head alone (504e070dc08f, 1fb08ac63bee)",
+    ),
+    Quirk(
         "clear_young_keeps_tlb",
         "",
         "clearing a PTE's accessed bit flushes nothing, as on x86 (b13b1d2d8692): a CPU that still "

@@ -2,6 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.mm.bug cimport BUG_PAGE, WARN_ONCE
+from rmap.mm.huge.deferred cimport deferred_split_huge_page
 from rmap.mm.memcg cimport lock_page_memcg, unlock_page_memcg
 from rmap.mm.mlock_page cimport clear_page_mlock
 from rmap.mm.inline cimport ClearPage, compound_head, hpage_nr_pages, mapcount_add_negative
@@ -35,7 +36,6 @@ cdef i32 page_remove_anon_compound_rmap(Kernel k, u64 page) except -1
 cpdef i32 page_remove_rmap(Kernel k, u64 page, flag compound) except -1
 cpdef i32 page_dup_rmap(Kernel k, u64 page, flag compound) except -1
 cpdef i32 page_try_share_anon_rmap(Kernel k, u64 page) except? -1
-cpdef i32 deferred_split_huge_page(Kernel k, u64 page) except -1
 cdef i32 __hugepage_set_anon_rmap(
     Kernel k, u64 page, Vma vma, u64 address, flag exclusive
 ) except -1

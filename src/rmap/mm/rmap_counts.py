@@ -33,6 +33,7 @@ if not cython.compiled:
         PG_swapbacked,
     )
     from rmap.mm.bug import BUG_PAGE, WARN_ONCE
+    from rmap.mm.huge.deferred import deferred_split_huge_page
     from rmap.mm.memcg import lock_page_memcg, unlock_page_memcg
     from rmap.mm.mlock_page import clear_page_mlock
     from rmap.mm.mm_types import AnonVma, Kernel, Vma
@@ -312,8 +313,9 @@ def page_remove_anon_compound_rmap(k: Kernel, page: u64) -> i32:
         clear_page_mlock(k, page)
     if nr:  # L1284
         mod_node_page_state(k, NR_ANON_MAPPED, -nr)
-        # Also when nothing maps it any more, which later kernels spare themselves.
-        deferred_split_huge_page(k, page)
+        if nr < HPAGE_PMD_NR or not k.profile.unmapped_thp_not_queued:
+            # Also when nothing maps it any more: then it is queued to be taken off again at once.
+            deferred_split_huge_page(k, page)
     return 0
 
 
@@ -357,13 +359,6 @@ def page_try_share_anon_rmap(k: Kernel, page: u64) -> i32:
     if page_count(k, page) >= GUP_PIN_COUNTING_BIAS:
         return -EBUSY
     ClearPage(k, page, PG_anon_exclusive)
-    return 0
-
-
-def deferred_split_huge_page(k: Kernel, page: u64) -> i32:
-    """Queue a huge page, given its head, to be split when memory is short (mm/huge_memory.c)."""
-    if page not in k.deferred_split_queue:
-        k.deferred_split_queue.append(page)
     return 0
 
 

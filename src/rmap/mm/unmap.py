@@ -539,6 +539,8 @@ def _try_to_unmap(k: Kernel, page: u64, rwc: TryToUnmapControl) -> flag:
     else:
         rmap_walk(k, page, rwc)
     unmapped: flag = not page_mapcount(k, page)  # L1689
+    if k.profile.unmap_sees_all_parts:
+        unmapped = not page_mapped(k, page)
     if k.tracer is not None:
         k.tracer("try_to_unmap", (page, flags, unmapped))
     return unmapped
