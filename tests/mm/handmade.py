@@ -23,6 +23,7 @@ from rmap.mm.bits import (
     HPAGE_PMD_ORDER,
     MAPPING_HANDLE_SHIFT,
     MM_ANONPAGES,
+    NR_ANON_THPS,
     PAGE_SHIFT,
     PAGE_SIZE,
     VM_SHARED,
@@ -30,9 +31,15 @@ from rmap.mm.bits import (
     PG_uptodate,
 )
 from rmap.mm.i_mmap import vma_link_file
-from rmap.mm.lru import lru_cache_add
+from rmap.mm.lru import lru_cache_add, put_page
 from rmap.mm.mm_types import AddressSpace, File, Kernel, Mm, Vma
-from rmap.mm.page import compound_order, get_page, lock_page, unlock_page
+from rmap.mm.page import (
+    compound_mapcount_add_negative,
+    compound_order,
+    get_page,
+    lock_page,
+    unlock_page,
+)
 from rmap.mm.page_alloc import alloc_page, alloc_pages
 from rmap.mm.pgtable import (
     pfn_pte,
@@ -42,6 +49,7 @@ from rmap.mm.pgtable import (
     pte_lookup,
     pte_pfn,
     pte_unlock,
+    ptep_get_and_clear,
     set_pte_at,
 )
 from rmap.mm.rmap_counts import (
@@ -49,6 +57,7 @@ from rmap.mm.rmap_counts import (
     page_add_file_rmap,
     page_add_new_anon_rmap,
     page_dup_rmap,
+    page_remove_rmap,
 )
 from rmap.mm.tlb import make_cpus
 from rmap.mm.vma import mm_counter, vm_area_alloc, vm_area_dup, vma_link_list
@@ -241,4 +250,33 @@ def touch_huge(k: Kernel, vma: Vma, bits: int = USED) -> int:
     set_pte_at(k, vma.vm_mm, vma.vm_start, pmd, pfn_pte(head, bits | _PAGE_PSE))
     vma.vm_mm.rss_stat[MM_ANONPAGES] += HPAGE_PMD_NR
     pte_unlock(k, pmd)
+    k.pg_flags[head] |= PG_uptodate
+    lru_cache_add(k, head)
     return head
+
+
+def split_by_hand(k: Kernel, vma: Vma, head: int, bits: int = USED) -> None:
+    """Let PTEs map a huge page where a PMD does, the only one, as splitting that would."""
+    pmd = pmd_alloc(k, vma.vm_mm, vma.vm_start)
+    assert pte_pfn(k.pt[pmd]) == head
+    set_pte_at(k, vma.vm_mm, vma.vm_start, pmd, 0)
+    first = at(k, vma)
+    pte_lock(k, first)
+    for i in range(HPAGE_PMD_NR):
+        set_pte_at(k, vma.vm_mm, address_of(vma, i), first + i, pfn_pte(head + i, bits))
+        k.pg_mapcount[head + i] += 1
+    k.pg_refcount[head] += HPAGE_PMD_NR - 1
+    compound_mapcount_add_negative(k, head)
+    k.vm_stat[NR_ANON_THPS] -= 1
+    pte_unlock(k, first)
+
+
+def unmap_part(k: Kernel, vma: Vma, page: int) -> None:
+    """Unmap one part of what is mapped by PTEs, as zap does."""
+    ptep = at(k, vma, page)
+    pte_lock(k, ptep)
+    pfn = pte_pfn(ptep_get_and_clear(k, vma.vm_mm, address_of(vma, page), ptep))
+    page_remove_rmap(k, pfn, False)
+    vma.vm_mm.rss_stat[MM_ANONPAGES] -= 1
+    pte_unlock(k, ptep)
+    put_page(k, pfn)

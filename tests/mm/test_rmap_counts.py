@@ -328,14 +328,14 @@ def test_the_counts_of_a_huge_page_through_fork_split_and_exit() -> None:
 
     page_remove_rmap(k, head, True)  # the parent exits
     assert not PageDoubleMap(k, head)
-    assert (total_mapcount(k, head), k.deferred_split_queue) == (512, [])
+    assert (total_mapcount(k, head), list(k.deferred_split_queue)) == (512, [])
     assert [k.vm_stat[item] for item in stats] == [0, 512]
 
     page_remove_rmap(k, head + 7, False)
     assert k.vm_stat[NR_ANON_MAPPED] == 511
-    assert k.deferred_split_queue == [head]
+    assert list(k.deferred_split_queue) == [head]
     page_remove_rmap(k, head + 8, False)
-    assert k.deferred_split_queue == [head]
+    assert list(k.deferred_split_queue) == [head]
 
 
 def test_a_huge_page_that_nothing_maps_any_more_is_queued_as_well() -> None:
@@ -349,7 +349,7 @@ def test_a_huge_page_that_nothing_maps_any_more_is_queued_as_well() -> None:
     page_remove_rmap(k, head, True)
     page_remove_rmap(k, head, True)
     assert (k.vm_stat[NR_ANON_THPS], k.vm_stat[NR_ANON_MAPPED], k.vm_stat[NR_MLOCK]) == (0, 0, 0)
-    assert k.deferred_split_queue == [head]
+    assert list(k.deferred_split_queue) == [head]
     # Migration brings it back.
     lock_page(k, head)
     page_add_anon_rmap(k, head, vma, vma.vm_start, True)

@@ -41,7 +41,7 @@ def is_split_deferred(k: Kernel, page: u64) -> flag:
 
 
 def forget_deferred_split(k: Kernel, page: u64) -> i32:
-    """Take a huge page that is being freed off the queue, if it is there (free_transhuge_page())."""
+    """free_transhuge_page(): a huge page that is being freed leaves the queue, if it is there."""
     k.split_queue_lock.lock()
     k.deferred_split_queue.pop(page, None)
     k.split_queue_lock.unlock()
