@@ -60,6 +60,7 @@ from rmap.mm.bits import (
     PG_zone_device,
 )
 from rmap.mm.bug import KernelBug
+from rmap.mm.lru import isolate_lru_page
 from rmap.mm.mm_types import Kernel, Vma
 from rmap.mm.page import (
     PageDirty,
@@ -305,6 +306,7 @@ def test_ptes_of_a_huge_page_are_refused_without_marking_it_mlocked() -> None:
 
 def test_what_a_huge_page_may_not_be_is_a_bug() -> None:
     k, vma, head = huge_world()
+    assert isolate_lru_page(k, head) == 0
     k.pg_flags[head + 1] |= PG_double_map
     with pytest.raises(KernelBug, match=r"rmap.c:1717"):
         try_to_munlock(k, head)
