@@ -20,7 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from rmap.check import compound, counters, leaks, pages, topology, translations, trees
+from rmap.check import (
+    compound,
+    counters,
+    leaks,
+    pages,
+    topology,
+    translations,
+    trees,
+    waiting,
+)
 from rmap.check.leaks import leftovers
 from rmap.check.recount import Recount
 from rmap.check.translations import FlushViolation, FlushWatch
@@ -43,6 +52,7 @@ __all__ = [
     "topology",
     "translations",
     "trees",
+    "waiting",
 ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rmap.check.entries import TABLE, Entries
+from rmap.check.entries import TABLE, Entries, joined
 from rmap.check.recount import Recount
 from rmap.check.violation import invariant
 from rmap.mm.bits import (
@@ -94,11 +94,7 @@ def needing_tables(facts: Recount) -> Entries:
     whole = whole.where(facts.anon[whole.pfn] & ~facts.hugetlb[whole.pfn])
     moving = facts.migrating.huge
     moving = moving.where(facts.anon[moving.swap_offset] & ~facts.hugetlb[moving.swap_offset])
-    names = ("mm", "address", "ptep", "value", "order")
-    parts = [
-        np.concatenate([getattr(some, name) for some in (zero, whole, moving)]) for name in names
-    ]
-    return Entries(*parts)
+    return joined([zero, whole, moving])
 
 
 @invariant("deposited", "for every huge entry of anonymous memory a table is kept, an empty one")

@@ -159,17 +159,20 @@ def _none() -> Entries:
     return Entries(no, no.astype(np.uint64), no, no.astype(np.uint64), no.astype(np.uint8))
 
 
+def joined(parts: Sequence[Entries]) -> Entries:
+    """Several lists of entries as one; where they lie in VMAs is to be looked up anew."""
+    names = ("mm", "address", "ptep", "value", "order")
+    return Entries(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
 def _in_order(found: list[Entries]) -> Entries:
     """All entries of all levels, by mm and address."""
+    both = joined(found)
     if len(found) == 1:
-        return found[0]
-    parts = [
-        np.concatenate([getattr(entries, name) for entries in found])
-        for name in ("mm", "address", "ptep", "value", "order")
-    ]
-    both = Entries(*parts)
-    order = np.lexsort((both.address, both.mm))
-    return Entries(*(part[order] for part in parts))
+        return both
+    rows = np.lexsort((both.address, both.mm))
+    columns = (both.mm, both.address, both.ptep, both.value, both.order)
+    return Entries(*(column[rows] for column in columns))
 
 
 def _used(pt: U64, rows: I64, mm: I64, base: U64, shift: int) -> tuple[U64, I64, U64, I64]:

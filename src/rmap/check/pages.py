@@ -133,25 +133,25 @@ def refcount(facts: Recount) -> Iterator[str]:
 
 @invariant("reachable", "an entry lies where its page's mapping and index say (I13, I14, I17)")
 def reachable(facts: Recount) -> Iterator[str]:
-    """I13 and I14, by page and VMA."""
-    mapped = facts.mapped
-    if not len(mapped):
+    """I13 and I14, by page and VMA; also of pages that wait, or are in a device's memory."""
+    held, pages = facts.held, facts.held_pages
+    if not len(held):
         return
-    index = facts.pgoff[mapped.pfn]
-    plain = facts.mapping[mapped.pfn] & np.uint32(PAGE_MAPPING_FLAGS) != PAGE_MAPPING_FLAGS
-    for row in np.flatnonzero((index != facts.mapped_pgoff) & plain & (mapped.vma >= 0)).tolist():
+    index = facts.pgoff[pages]
+    plain = facts.mapping[pages] & np.uint32(PAGE_MAPPING_FLAGS) != PAGE_MAPPING_FLAGS
+    for row in np.flatnonzero((index != facts.held_pgoff) & plain & (held.vma >= 0)).tolist():
         yield (
-            f"page {mapped.pfn[row]:#x} has index {index[row]:#x}, and is mapped in "
-            f"{name_vma(facts.vmas[mapped.vma[row]])} where that is {facts.mapped_pgoff[row]:#x}"
+            f"page {pages[row]:#x} has index {index[row]:#x}, and is mapped in "
+            f"{name_vma(facts.vmas[held.vma[row]])} where that is {facts.held_pgoff[row]:#x}"
         )
-    words = facts.mapping[mapped.pfn].astype(np.int64)
-    pairs = np.unique(np.stack((mapped.vma, words), axis=1), axis=0)
+    words = facts.mapping[pages].astype(np.int64)
+    pairs = np.unique(np.stack((held.vma, words), axis=1), axis=0)
     for number, word in pairs[pairs[:, 0] >= 0].tolist():
         problem = _unreachable(facts, facts.vmas[number], word)
         if problem:
-            row = int(np.flatnonzero((mapped.vma == number) & (words == word))[0])
+            row = int(np.flatnonzero((held.vma == number) & (words == word))[0])
             where = name_vma(facts.vmas[number])
-            yield f"page {mapped.pfn[row]:#x} is mapped in {where}: {problem}"
+            yield f"page {pages[row]:#x} is mapped in {where}: {problem}"
 
 
 def _unreachable(facts: Recount, vma: Vma, word: int) -> str:
@@ -175,8 +175,8 @@ def _unreachable(facts: Recount, vma: Vma, word: int) -> str:
 @invariant("walks", "a walk of the reverse map finds every entry that maps a page (I13, I14)")
 def walks(facts: Recount) -> Iterator[str]:
     """Both directions of the mapping, by the kernel's own search of the trees."""
-    mapped = facts.mapped
-    heads = facts.head[mapped.pfn]
+    held = facts.held
+    heads = facts.head[facts.held_pages]
     numbers = {id(vma): number for number, vma in enumerate(facts.vmas)}
     met: dict[int, set[int]] = {}
     for head in np.unique(heads).tolist():
@@ -187,11 +187,11 @@ def walks(facts: Recount) -> Iterator[str]:
             met[head] = {numbers.get(id(vma), -1) for vma in _vmas_over(root, first, last)}
             if -1 in met[head]:
                 yield f"a walk of page {head:#x} comes to a VMA that is no mm's"
-    into = (facts.pgoff[mapped.pfn] - facts.mapped_pgoff).astype(np.int64)
-    rows = zip(mapped.pfn.tolist(), heads.tolist(), mapped.vma.tolist(), into.tolist(), strict=True)
+    into = (facts.pgoff[facts.held_pages] - facts.held_pgoff).astype(np.int64).tolist()
+    rows = zip(facts.held_pages.tolist(), heads.tolist(), held.vma.tolist(), into, strict=True)
     for row, (page, head, number, off) in enumerate(rows):
         if head in met and (off or number not in met[head]):
-            where = f"{mapped.address[row]:#x} in "
+            where = f"{held.address[row]:#x} in "
             where += name_vma(facts.vmas[number]) if number >= 0 else "no VMA"
             yield f"page {page:#x} is mapped at {where}, where no walk comes"
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from rmap.check.entries import I64, U64, Bools, Entries, read_tables
+from rmap.check.entries import I64, U64, Bools, Entries, joined, read_tables
 from rmap.mm.bits import (
     _PAGE_SPECIAL,
     COUNT_CONTINUED,
@@ -166,13 +166,26 @@ class Recount:
         return self.other.where(self.other.swap_type == SWP_HWPOISON)
 
     @cached_property
-    def mapped_pgoff(self) -> U64:
-        """linear_page_index() of each of `mapped`; 0 where no VMA covers it."""
-        vma = self.mapped.vma
+    def held(self) -> Entries:
+        """Entries that a walk over their page must find: `mapped`, `on_device`, `migrating`."""
+        found = joined([self.mapped, self.on_device, self.migrating])
+        found.vma = self._vmas_of(found)
+        return found
+
+    @cached_property
+    def held_pages(self) -> I64:
+        """The page of each of `held`."""
+        others = (self.on_device.swap_offset, self.migrating.swap_offset)
+        return np.concatenate((self.mapped.pfn, *others))
+
+    @cached_property
+    def held_pgoff(self) -> U64:
+        """linear_page_index() of each of `held`; 0 where no VMA covers it."""
+        vma = self.held.vma
         if not len(self.vmas):
             return np.zeros(len(vma), np.uint64)
         near = np.maximum(vma, 0)
-        into = (self.mapped.address - self.vma_start[near]) >> np.uint64(PAGE_SHIFT)
+        into = (self.held.address - self.vma_start[near]) >> np.uint64(PAGE_SHIFT)
         return np.where(vma >= 0, into + self.vma_pgoff[near], np.uint64(0))
 
     # ------------------------------------------------------------ pages
