@@ -185,18 +185,18 @@ def a_kept_table_is_not_counted(s: HugeScene) -> None:
 
 
 @breaks("deferred-split")
-def a_huge_page_is_queued_twice(s: HugeScene) -> None:
-    s.k.deferred_split_queue.extend((s.both, s.both))
+def a_huge_page_is_not_put_back_into_the_queue(s: HugeScene) -> None:
+    s.k.deferred_split_queue[s.both] = bits.SPLIT_TAKEN
 
 
 @breaks("deferred-split")
 def a_small_page_is_queued(s: HugeScene) -> None:
-    s.k.deferred_split_queue.append(int(s.k.nr_pages))
+    s.k.deferred_split_queue[int(s.k.nr_pages)] = bits.SPLIT_QUEUED
 
 
 @breaks("deferred-split")
 def a_page_of_a_file_is_queued(s: HugeScene) -> None:
-    s.k.deferred_split_queue.append(s.box)
+    s.k.deferred_split_queue[s.box] = bits.SPLIT_QUEUED
 
 
 # ---------------------------------------------------------------- what is counted

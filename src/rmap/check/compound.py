@@ -13,6 +13,7 @@ from rmap.check.recount import Recount
 from rmap.check.violation import invariant
 from rmap.mm.bits import (
     HPAGE_PMD_ORDER,
+    SPLIT_QUEUED,
     PG_active,
     PG_dirty,
     PG_double_map,
@@ -111,13 +112,12 @@ def deposited(facts: Recount) -> Iterator[str]:
                 yield f"table {table} is kept for a split, and not empty"
 
 
-@invariant("deferred-split", "what is queued to be split is an anonymous huge page, queued once")
+@invariant("deferred-split", "what is queued to be split is an anonymous huge page in use")
 def deferred_split(facts: Recount) -> Iterator[str]:
     """The queue of partly unmapped huge pages (mm/huge_memory.c)."""
-    queue = [int(page) for page in facts.kernel.deferred_split_queue]
     huge = facts.flagged(PG_head) & facts.anon & ~facts.hugetlb
-    for page, count in Counter(queue).items():
-        if count > 1:
-            yield f"page {page:#x} is queued to be split {count} times"
+    for page, state in facts.kernel.deferred_split_queue.items():
+        if state != SPLIT_QUEUED:
+            yield f"page {page:#x} was taken from the queue to be split, and not put back"
         if not huge[page] or facts.kernel.pg_refcount[page] <= 0:
             yield f"page {page:#x} is queued to be split, and no anonymous huge page in use"

@@ -161,8 +161,13 @@ def _none() -> Entries:
 
 def joined(parts: Sequence[Entries]) -> Entries:
     """Several lists of entries as one; where they lie in VMAs is to be looked up anew."""
-    names = ("mm", "address", "ptep", "value", "order")
-    return Entries(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return Entries(
+        np.concatenate([part.mm for part in parts]),
+        np.concatenate([part.address for part in parts]),
+        np.concatenate([part.ptep for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([part.order for part in parts]),
+    )
 
 
 def _in_order(found: list[Entries]) -> Entries:
@@ -171,8 +176,9 @@ def _in_order(found: list[Entries]) -> Entries:
     if len(found) == 1:
         return both
     rows = np.lexsort((both.address, both.mm))
-    columns = (both.mm, both.address, both.ptep, both.value, both.order)
-    return Entries(*(column[rows] for column in columns))
+    return Entries(
+        both.mm[rows], both.address[rows], both.ptep[rows], both.value[rows], both.order[rows]
+    )
 
 
 def _used(pt: U64, rows: I64, mm: I64, base: U64, shift: int) -> tuple[U64, I64, U64, I64]:
