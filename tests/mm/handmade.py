@@ -30,6 +30,7 @@ from rmap.mm.bits import (
     PG_swapbacked,
     PG_uptodate,
 )
+from rmap.mm.huge.pgtable import pgtable_trans_huge_deposit
 from rmap.mm.i_mmap import vma_link_file
 from rmap.mm.lru import lru_cache_add, put_page
 from rmap.mm.mm_types import AddressSpace, File, Kernel, Mm, Vma
@@ -45,6 +46,7 @@ from rmap.mm.pgtable import (
     pfn_pte,
     pmd_alloc,
     pte_alloc,
+    pte_alloc_row,
     pte_lock,
     pte_lookup,
     pte_pfn,
@@ -245,7 +247,9 @@ def touch_huge(k: Kernel, vma: Vma, bits: int = USED) -> int:
     assert head, "no 512 free pages in a row"
     assert compound_order(k, head) == HPAGE_PMD_ORDER
     pmd = pmd_alloc(k, vma.vm_mm, vma.vm_start)
+    row = pte_alloc_row(k, vma.vm_mm)
     pte_lock(k, pmd)
+    pgtable_trans_huge_deposit(k, vma.vm_mm, pmd, row)
     page_add_new_anon_rmap(k, head, vma, vma.vm_start, True)
     set_pte_at(k, vma.vm_mm, vma.vm_start, pmd, pfn_pte(head, bits | _PAGE_PSE))
     vma.vm_mm.rss_stat[MM_ANONPAGES] += HPAGE_PMD_NR

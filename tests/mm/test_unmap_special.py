@@ -11,6 +11,7 @@ from handmade import (
     DIRTY,
     USED,
     WRITE,
+    YOUNG,
     cache,
     crashed,
     family,
@@ -60,6 +61,12 @@ from rmap.mm.bits import (
     PG_zone_device,
 )
 from rmap.mm.bug import KernelBug
+from rmap.mm.huge.split_pmd import (
+    make_hwpoison_entry,
+    make_migration_entry,
+    set_pmd_migration_entry,
+    split_huge_pmd_address,
+)
 from rmap.mm.lru import isolate_lru_page
 from rmap.mm.mm_types import Kernel, Vma
 from rmap.mm.page import (
@@ -71,13 +78,15 @@ from rmap.mm.page import (
     unlock_page,
 )
 from rmap.mm.page_vma_mapped import PageVmaMappedWalk
-from rmap.mm.pgtable import pfn_pte, pmd_offset, swp_entry, swp_entry_to_pte
+from rmap.mm.pgtable import (
+    pfn_pte,
+    pmd_offset,
+    pmd_trans_huge,
+    swp_entry,
+    swp_entry_to_pte,
+)
 from rmap.mm.unmap import (
     TryToUnmapControl,
-    make_hwpoison_entry,
-    make_migration_entry,
-    set_pmd_migration_entry,
-    split_huge_pmd_address,
     try_to_munlock,
     try_to_unmap,
     try_to_unmap_one,
@@ -262,18 +271,32 @@ def test_soft_dirty_is_kept_when_a_pmd_migrates() -> None:
     unlock_page(k, head)
 
 
-@pytest.mark.parametrize(
-    ("flags", "check"),
-    [
-        (TTU_IGNORE_ACCESS, r"rmap.c:1407"),
-        (TTU_SPLIT_HUGE_PMD, "__split_huge_pmd"),
-    ],
-)
-def test_a_pmd_that_maps_the_page_is_met_only_where_it_may(flags: int, check: str) -> None:
+def test_a_pmd_that_maps_the_page_is_met_only_where_it_may() -> None:
     k, _, head = huge_world()
-    with pytest.raises(KernelBug, match=check):
-        try_to_unmap(k, head, flags)
+    with pytest.raises(KernelBug, match=r"rmap.c:1407"):
+        try_to_unmap(k, head, TTU_IGNORE_ACCESS)
     crashed()
+
+
+def test_a_pmd_is_split_first_if_that_is_asked_for() -> None:
+    """Then its entries are looked at one by one, and the first one that was used ends it."""
+    k, vma, head = huge_world()
+    assert not try_to_unmap(k, head, TTU_SPLIT_HUGE_PMD)
+    assert not pmd_trans_huge(k.pt[pmd_offset(k, vma.vm_mm, vma.vm_start)])
+    assert [pte_of(k, vma, i) & YOUNG for i in (0, 1)] == [0, YOUNG]
+    assert (page_mapcount(k, head), page_mapcount(k, head + 511)) == (1, 1)
+    unlock_page(k, head)
+
+
+def test_a_pmd_is_frozen_whole_if_a_huge_page_is_to_be_split() -> None:
+    k, vma, head = huge_world()
+    frozen = TTU_SPLIT_FREEZE | TTU_SPLIT_HUGE_PMD | TTU_IGNORE_MLOCK | TTU_IGNORE_ACCESS
+    assert try_to_unmap(k, head, frozen)
+    for i in (0, 511):
+        assert pte_of(k, vma, i) == swp_entry_to_pte(swp_entry(SWP_MIGRATION_WRITE, head + i))
+    assert (k.vm_stat[NR_ANON_MAPPED], page_count(k, head)) == (0, 1)
+    assert rss(vma) == (HPAGE_PMD_NR, 0, 0, 0), "it will be back"
+    unlock_page(k, head)
 
 
 def test_asking_to_split_a_pmd_that_maps_no_huge_page_does_nothing_but_tell(k: Kernel) -> None:

@@ -287,6 +287,10 @@ GFP_ATOMIC = 0x4
 GFP_NOWARN = 0x8
 GFP_IO = 0x10
 GFP_HIGHUSER = 0x21
+# For a transparent huge page: whatever it takes; after waking kswapd; only if one lies ready.
+GFP_TRANSHUGE = 0x29
+GFP_TRANSHUGE_KSWAPD = 0x2A
+GFP_TRANSHUGE_LIGHT = 0x28
 
 # change_protection() (include/linux/mm.h): make dirty entries of a mapping that is written to
 # writable, and, since 6.0, whatever else needs no write fault.

@@ -123,6 +123,7 @@ cdef class Mm:
     cdef public str comm
     cdef public i64 nr_ptes
     cdef public flag vm_hugepage
+    cdef public flag has_huge_zero_page
     cdef public flag dead
 
 cdef class MemCgroup:

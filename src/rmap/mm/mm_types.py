@@ -292,6 +292,7 @@ class Mm:
         self.comm = ""
         self.nr_ptes = 0
         self.vm_hugepage = False
+        self.has_huge_zero_page = False
         self.dead = False
 
     def __repr__(self) -> str:

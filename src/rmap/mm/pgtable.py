@@ -285,6 +285,8 @@ def pte_free_row(k: Kernel, mm: Mm, row: u64) -> i32:
     base: u64 = row * PTRS_PER_PTE
     if k.pt_locked[row]:
         BUG("a page table is freed while it is locked")
+    if k.pmd_huge_pte and row in k.pmd_huge_pte:
+        BUG("mm.h pgtable_pmd_page_dtor: tables are set aside for a table of PMDs that is freed")
     if k.debug_vm:
         for i in range(base, base + PTRS_PER_PTE):
             if k.pt[i]:
@@ -370,7 +372,12 @@ def pte_alloc(k: Kernel, mm: Mm, address: u64) -> u64:
 
 
 def pte_alloc_map(k: Kernel, mm: Mm, pmd: u64, address: u64) -> u64:
-    """The entry of an address below a PMD, making the table if need be; 0 if that fails."""
+    """The entry of an address below a PMD, making the table if need be; 0 if that fails.
+
+    0 also if a huge page is there by now, or waited for: then there is no table to be made.
+    """
+    if k.pt[pmd] & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT and k.pt[pmd] & ~PTE_NONE_IGNORES:
+        return 0
     base: u64 = _descend_alloc(k, mm, pmd)
     if not base:
         return 0

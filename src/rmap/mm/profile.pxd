@@ -37,6 +37,7 @@ cdef class KernelProfile:
     cdef public flag zap_drops_swapped_copies
     cdef public flag shmem_pmd_counts_shmem
     cdef public flag collapse_shmem_repairs
+    cdef public flag split_spares_migrating
     cdef public flag cold_spares_shared
     cdef public flag hugetlb_unmap_unshares
     cdef public flag hugetlb_fork_skips_shared

@@ -231,6 +231,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "was truncated or punched out meanwhile (aaa52e340073, 06a5e1268a54, 701270fa193a)",
     ),
     Quirk(
+        "split_spares_migrating",
+        "5.13",
+        "splitting a PMD that waits for a huge page counts nothing for a page that nothing maps "
+        "meanwhile (ec0abae6dcdf), and takes no frame number out of one of a file (99fa8a48203d)",
+    ),
+    Quirk(
         "cold_spares_shared",
         "5.10",
         "MADV_COLD and MADV_PAGEOUT leave pages alone that others map as well (12e967fd8e4e)",

@@ -5,20 +5,21 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport assert_held
 from rmap.mm.anon_vma cimport page_lock_anon_vma_read
 from rmap.mm.bug cimport BUG_PAGE, WARN_ONCE
+from rmap.mm.huge.split_pmd cimport make_hwpoison_entry, make_migration_entry
+from rmap.mm.huge.split_pmd cimport set_pmd_migration_entry, split_huge_pmd_address
 from rmap.mm.lru cimport put_page
 from rmap.mm.mlock_page cimport mlock_vma_page, mlock_vma_page_counted, munlock_vma_page_counted
 from rmap.mm.inline cimport compound_head, compound_order, dec_mm_counter, inc_mm_counter
 from rmap.mm.inline cimport is_device_private_page, is_zone_device_page, page_mapped, PageAnon
 from rmap.mm.inline cimport PageCompound, PageDirty, PageDoubleMap, PageFlag, PageHuge
 from rmap.mm.inline cimport PageHWPoison, PageKsm, PageLocked, PageSwapBacked, PageSwapCache
-from rmap.mm.inline cimport PageTransCompound, pmd_offset, pmd_trans_huge, pte_dirty, pte_pfn
+from rmap.mm.inline cimport PageTransCompound, pte_dirty, pte_pfn
 from rmap.mm.inline cimport pte_soft_dirty, pte_unused, pte_write, ptep_clear_flush_young_notify
 from rmap.mm.inline cimport ptep_get, ptep_get_and_clear, set_pte_at, SetPage, total_mapcount
 from rmap.mm.inline cimport userfaultfd_armed
 from rmap.mm.mm_types cimport AnonVma, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_only_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport PageLRU
 from rmap.mm.page cimport page_count, page_mapcount, page_private
@@ -30,7 +31,7 @@ from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte
 from rmap.mm.rmap_counts cimport page_remove_rmap, page_try_share_anon_rmap
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
 from rmap.mm.swap_slots cimport swap_duplicate, swap_free
-from rmap.mm.tlb cimport pmdp_invalidate, ptep_clear_flush
+from rmap.mm.tlb cimport ptep_clear_flush
 from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush
 from rmap.mm.vma cimport is_vma_temporary_stack
 from rmap.mm.vma cimport mm_counter, mm_counter_file, update_hiwater_rss
@@ -71,12 +72,6 @@ cdef flag _migrate_device_entry(
     Kernel k, PageVmaMappedWalk pvmw, u64 page, Vma vma
 ) except? -1
 cpdef i32 arch_unmap_one(Kernel k, Mm mm, Vma vma, u64 address, u64 pte) except? -1
-cpdef u64 make_migration_entry(Kernel k, u64 page, flag write) except? 0
-cpdef u64 make_hwpoison_entry(Kernel k, u64 page) except? 0
-cpdef i32 set_pmd_migration_entry(Kernel k, PageVmaMappedWalk pvmw, u64 page) except -1
-cpdef i32 split_huge_pmd_address(
-    Kernel k, Vma vma, u64 address, flag freeze, u64 page
-) except -1
 
 cpdef flag try_to_unmap(Kernel k, u64 page, i32 flags) except? -1
 cdef flag _try_to_unmap(Kernel k, u64 page, TryToUnmapControl rwc) except? -1

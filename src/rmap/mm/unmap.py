@@ -20,14 +20,9 @@ if not cython.compiled:
     from rmap.mm.anon_vma import page_lock_anon_vma_read
     from rmap.mm.bits import (
         _PAGE_SWP_EXCLUSIVE,
-        HPAGE_PMD_SIZE,
         MM_ANONPAGES,
         MM_SWAPENTS,
         PAGE_SIZE,
-        PMD_MASK,
-        SWP_HWPOISON,
-        SWP_MIGRATION_READ,
-        SWP_MIGRATION_WRITE,
         TTU_IGNORE_ACCESS,
         TTU_IGNORE_HWPOISON,
         TTU_IGNORE_MLOCK,
@@ -41,6 +36,12 @@ if not cython.compiled:
         PG_swapbacked,
     )
     from rmap.mm.bug import BUG_PAGE, WARN_ONCE
+    from rmap.mm.huge.split_pmd import (
+        make_hwpoison_entry,
+        make_migration_entry,
+        set_pmd_migration_entry,
+        split_huge_pmd_address,
+    )
     from rmap.mm.lru import put_page
     from rmap.mm.mlock_page import (
         mlock_vma_page,
@@ -51,7 +52,6 @@ if not cython.compiled:
     from rmap.mm.mmu_notifier import (
         mmu_notifier_invalidate_range,
         mmu_notifier_invalidate_range_end,
-        mmu_notifier_invalidate_range_only_end,
         mmu_notifier_invalidate_range_start,
         ptep_clear_flush_young_notify,
     )
@@ -87,8 +87,6 @@ if not cython.compiled:
         page_vma_mapped_walk_done,
     )
     from rmap.mm.pgtable import (
-        pmd_offset,
-        pmd_trans_huge,
         pte_dirty,
         pte_pfn,
         pte_soft_dirty,
@@ -98,14 +96,12 @@ if not cython.compiled:
         ptep_get,
         ptep_get_and_clear,
         set_pte_at,
-        swp_entry,
         swp_entry_to_pte,
     )
     from rmap.mm.rmap_counts import page_remove_rmap, page_try_share_anon_rmap
     from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk, rmap_walk_locked
     from rmap.mm.swap_slots import swap_duplicate, swap_free
     from rmap.mm.tlb import (
-        pmdp_invalidate,
         ptep_clear_flush,
         set_tlb_ubc_flush_pending,
         should_defer_flush,
@@ -217,8 +213,7 @@ def _unmap_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vma, flags:
     if not pvmw.pte and flags & TTU_MIGRATION:  # L1375
         if PageHuge(k, page) or not PageTransCompound(k, page):  # L1376
             BUG_PAGE("rmap.c:1376 try_to_unmap_one: a PMD maps a page that is not a THP", page)
-        set_pmd_migration_entry(k, pvmw, page)
-        return True
+        return set_pmd_migration_entry(k, pvmw, page) == 0
     if not flags & TTU_IGNORE_MLOCK:  # L1388
         if vma.vm_flags & VM_LOCKED:  # L1389
             return _mlock_refuses(k, page, vma)
@@ -396,20 +391,6 @@ def arch_unmap_one(k: Kernel, mm: Mm, vma: Vma, address: u64, pte: u64) -> i32:
     return 0
 
 
-def make_migration_entry(k: Kernel, page: u64, write: flag) -> u64:
-    """The swp_entry_t of a page that is being moved, and is locked (include/linux/swapops.h)."""
-    if not PageLocked(k, page):
-        BUG_PAGE("swapops.h make_migration_entry: the page is not locked", page)
-    return swp_entry(SWP_MIGRATION_WRITE if write else SWP_MIGRATION_READ, page)
-
-
-def make_hwpoison_entry(k: Kernel, page: u64) -> u64:
-    """The swp_entry_t of a page whose memory is broken, and is locked."""
-    if not PageLocked(k, page):
-        BUG_PAGE("swapops.h make_hwpoison_entry: the page is not locked", page)
-    return swp_entry(SWP_HWPOISON, page)
-
-
 def _leave_migration(
     k: Kernel, pvmw: PageVmaMappedWalk, page: u64, subpage: u64, vma: Vma, pteval: u64
 ) -> flag:
@@ -463,49 +444,6 @@ def _migrate_device_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vm
         BUG_PAGE("rmap.c:1409 try_to_unmap_one: a device page's frame taken from a swap PTE", page)
     _discard(k, page, page, vma)
     return True
-
-
-# ---------------------------------------------------------------- huge pages (mm/huge_memory.c)
-
-
-def set_pmd_migration_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64) -> i32:
-    """Replace the PMD that maps a huge page by a migration entry (mm/huge_memory.c, v4.18).
-
-    It tells secondary MMUs once more what try_to_unmap_one() has told them already.
-    """
-    vma: Vma = pvmw.vma
-    mm: Mm = vma.vm_mm
-    address: u64 = pvmw.address
-    mmu_notifier_invalidate_range_start(k, mm, address, address + HPAGE_PMD_SIZE)
-    pmdval: u64 = pmdp_invalidate(k, vma, address, pvmw.pmd)
-    if pte_dirty(pmdval):
-        set_page_dirty(k, page)
-    swp_pmd: u64 = swp_entry_to_pte(make_migration_entry(k, page, pte_write(pmdval)))
-    if pte_soft_dirty(pmdval):
-        swp_pmd = pte_swp_mksoft_dirty(swp_pmd)
-    set_pte_at(k, mm, address, pvmw.pmd, swp_pmd)
-    page_remove_rmap(k, page, True)
-    put_page(k, page)
-    mmu_notifier_invalidate_range_end(k, mm, address, address + HPAGE_PMD_SIZE)
-    return 0
-
-
-def split_huge_pmd_address(k: Kernel, vma: Vma, address: u64, freeze: flag, page: u64) -> i32:
-    """Split the PMD that maps a huge page at an address; most often there is none.
-
-    mm/huge_memory.c (v4.18). A table, or another page's PMD, is left alone, though secondary MMUs
-    hear of it. Huge pages are not split here: finding one is a bug.
-    """
-    pmd: u64 = pmd_offset(k, vma.vm_mm, address)
-    if not pmd:
-        return 0
-    start: u64 = address & PMD_MASK
-    mmu_notifier_invalidate_range_start(k, vma.vm_mm, start, start + HPAGE_PMD_SIZE)
-    pmde: u64 = ptep_get(k, pmd)
-    if pmd_trans_huge(pmde) and (not page or pte_pfn(pmde) == page):
-        BUG_PAGE("huge_memory.c __split_huge_pmd: a PMD that maps a huge page", page)
-    mmu_notifier_invalidate_range_only_end(k, vma.vm_mm, start, start + HPAGE_PMD_SIZE)
-    return 0
 
 
 # ---------------------------------------------------------------- all VMAs

@@ -9,7 +9,7 @@ from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.i_mmap cimport remove_shared_vm_struct, vma_link_file
 from rmap.mm.interval_tree cimport interval_tree_insert, interval_tree_remove
 from rmap.mm.mm_types cimport AddressSpace, AnonVma, File, Kernel, Mm, Vma
-from rmap.mm.pgtable cimport is_swap_pmd, pmd_offset, pmd_trans_huge
+from rmap.mm.huge.split_pmd cimport split_huge_pmd_address
 from rmap.mm.vma cimport (
     find_vma_intersection, vm_area_dup, vma_is_anonymous, vma_link_list, vma_unlink_list,
 )

@@ -29,10 +29,10 @@ if not cython.compiled:
         PMD_MASK,
     )
     from rmap.mm.bug import BUG, WARN
+    from rmap.mm.huge.split_pmd import split_huge_pmd_address
     from rmap.mm.i_mmap import remove_shared_vm_struct, vma_link_file
     from rmap.mm.interval_tree import interval_tree_insert, interval_tree_remove
     from rmap.mm.mm_types import AddressSpace, AnonVma, File, Kernel, Mm, Vma
-    from rmap.mm.pgtable import is_swap_pmd, pmd_offset, pmd_trans_huge
     from rmap.mm.vma import (
         find_vma_intersection,
         vm_area_dup,
@@ -111,18 +111,18 @@ def insert_vm_struct(k: Kernel, mm: Mm, vma: Vma) -> i32:
 
 
 def _split_huge_pmd_at(k: Kernel, vma: Vma, address: u64) -> i32:
-    """Split the huge page that a new border would cut. Raises `KernelBug` if there is one."""
+    """Split the PMD that a new border would cut, which no VMA has a part of."""
     base: u64 = address & PMD_MASK
     if address == base or base < vma.vm_start or base + HPAGE_PMD_SIZE > vma.vm_end:
         return 0
-    pmd: u64 = pmd_offset(k, vma.vm_mm, address)
-    if pmd and (pmd_trans_huge(k.pt[pmd]) or is_swap_pmd(k.pt[pmd])):
-        BUG("huge_memory.c split_huge_pmd_address: a border through a huge page")
-    return 0
+    return split_huge_pmd_address(k, vma, address, False, 0)
 
 
 def vma_adjust_trans_huge(k: Kernel, vma: Vma, start: u64, end: u64, adjust_next: i64) -> i32:
-    """See to it that no border of a VMA will lie inside a PMD that maps a huge page."""
+    """See to it that no border of a VMA will lie inside a PMD that maps a huge page.
+
+    mm/huge_memory.c:2412 (v4.18). Before the borders move, and before any rmap lock is taken.
+    """
     _split_huge_pmd_at(k, vma, start)
     _split_huge_pmd_at(k, vma, end)
     if adjust_next > 0:

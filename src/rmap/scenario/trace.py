@@ -11,6 +11,7 @@ from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Mm, Task, Vma
 #: What the functions report, in order. A test looks for every report in the model's sources.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "action_result": ("page", "kind", "result"),
+    "__split_huge_pmd": ("vma", "address", "freeze"),
     "add_to_swap": ("page", "entry"),
     "alloc_set_pte": ("page", "vma", "address", "write"),
     "anon_vma_clone": ("dst", "src"),
