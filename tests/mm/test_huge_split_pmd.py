@@ -136,11 +136,11 @@ def test_a_huge_page_is_shared_split_in_one_process_and_left_by_the_other() -> N
     assert {k.pg_mapcount[head + i] for i in range(HPAGE_PMD_NR)} == {0}
     assert (k.vm_stat[NR_ANON_THPS], k.vm_stat[NR_ANON_MAPPED]) == (0, 512)
     assert (page_count(k, head), total_mapcount(k, head)) == (512, 512)
-    assert k.deferred_split_queue == []
+    assert list(k.deferred_split_queue) == []
 
     page_remove_rmap(k, head + 7, False)
     assert k.vm_stat[NR_ANON_MAPPED] == 511
-    assert k.deferred_split_queue == [head]
+    assert list(k.deferred_split_queue) == [head]
 
 
 def test_splitting_the_last_pmd_leaves_no_trace_of_the_whole() -> None:
