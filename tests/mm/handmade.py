@@ -82,6 +82,11 @@ def world(pages: int = 256, cpus: int = 2, **quirks: bool) -> Kernel:
     return k
 
 
+def hugetlb_file(k: Kernel, size: int = 0) -> File:
+    """A file of huge pages, of the smaller size or (1) the larger, that no tree knows."""
+    return File("huge", 1, AddressSpace(1, "huge", hstate=k.hstates[size]))
+
+
 def crashed() -> None:
     """Forget the locks that a `KernelBug` left held: whoever ran is dead, as after an oops."""
     current = scheduler().current

@@ -26,8 +26,10 @@ from rmap.mm.bits import (
     GFP_HIGHUSER,
     HPAGE_PMD_NR,
     HPAGE_PMD_ORDER,
+    HPAGE_PUD_ORDER,
     PAGE_SHIFT,
     PAGE_SIZE,
+    PTRS_PER_PTE,
     PVMW_MIGRATION,
     PVMW_SYNC,
     RMAP_VMAS_MAPPED,
@@ -35,6 +37,7 @@ from rmap.mm.bits import (
     SWP_HWPOISON,
     SWP_MIGRATION_READ,
     SWP_MIGRATION_WRITE,
+    PG_head,
     PG_huge,
 )
 from rmap.mm.bug import KernelBug
@@ -52,6 +55,7 @@ from rmap.mm.pgtable import (
     pmd_alloc,
     pmd_offset,
     pte_lookup,
+    pud_alloc,
     swp_entry,
     swp_entry_to_pte,
 )
@@ -304,6 +308,22 @@ def test_a_hugetlb_page_hangs_at_a_pmd_that_passes_for_a_pte() -> None:
     assert walk(k, head, vma) == []
     far = map_pages(k, make_mm(k), HPAGE_PMD_NR, HPAGE_PMD_NR)
     assert walk(k, head, far) == []
-    k.pg_private[head + 1] = 18
-    with pytest.raises(KernelBug, match="another size"):
-        walk(k, head, vma)
+
+
+def test_a_hugetlb_page_of_1_gib_hangs_at_a_pud() -> None:
+    k = world(1024)
+    vma = map_pages(k, make_mm(k), 1 << HPAGE_PUD_ORDER, 1 << HPAGE_PUD_ORDER)
+    head = HPAGE_PMD_NR
+    k.pg_flags[head] |= PG_head | PG_huge
+    k.pg_private[head + 1] = HPAGE_PUD_ORDER
+    pud = pud_alloc(k, vma.vm_mm, vma.vm_start)
+    assert walk(k, head, vma) == []
+    k.pt[pud] = pfn_pte(head, USED | _PAGE_PSE)
+    pvmw = PageVmaMappedWalk(head, vma, vma.vm_start)
+    assert page_vma_mapped_walk(k, pvmw)
+    assert (pvmw.pte, pvmw.ptl) == (pud, pud // PTRS_PER_PTE + 1)
+    assert not page_vma_mapped_walk(k, pvmw)
+    # A leaf is no table, whoever asks for one.
+    assert pmd_offset(k, vma.vm_mm, vma.vm_start) == 0
+    with pytest.raises(KernelBug, match="a table is wanted"):
+        pmd_alloc(k, vma.vm_mm, vma.vm_start)

@@ -11,6 +11,7 @@ from handmade import (
     crashed,
     family,
     fork,
+    hugetlb_file,
     make_file,
     map_cached,
     map_file,
@@ -449,6 +450,7 @@ def test_v4_18_knows_no_huge_pages_of_other_files() -> None:
 def test_hugetlb_pages_are_in_no_statistics() -> None:
     k = world(4096)
     vma = map_pages(k, make_mm(k), HPAGE_PMD_NR, 2 * HPAGE_PMD_NR, RW | VM_HUGETLB)
+    vma.vm_file = hugetlb_file(k)
     head = int(alloc_pages(k, GFP_HIGHUSER, HPAGE_PMD_ORDER))
     for page in range(head, head + HPAGE_PMD_NR):
         k.pg_flags[page] |= PG_huge

@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from handmade import hugetlb_file
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import RW, Failing, make_kernel, make_mm, map_pages, prepare, writing
@@ -140,7 +141,15 @@ def test_a_huge_page_that_starts_before_the_vma_is_clipped():
 def test_a_hugetlb_vma_counts_in_huge_pages():
     k = make_kernel()
     vma = Vma(make_mm(k), 4 << 21, 8 << 21, RW | VM_HUGETLB, 512)
+    vma.vm_file = hugetlb_file(k)
     assert linear_page_index(k, vma, 6 << 21) == 3
+
+
+def test_a_hugetlb_vma_counts_in_pages_of_its_own_size():
+    k = make_kernel()
+    vma = Vma(make_mm(k), 4 << 30, 8 << 30, RW | VM_HUGETLB, 2 << 18)
+    vma.vm_file = hugetlb_file(k, 1)
+    assert linear_page_index(k, vma, 6 << 30) == 4
 
 
 def test_what_flags_say_of_a_vma():

@@ -348,7 +348,7 @@ cdef inline flag is_pmd_migration_entry(u64 pmd) noexcept:
 
 cdef inline u64 _descend(Kernel k, u64 entry) except? 0:
     value: u64 = k.pt[entry]
-    if not value & _PAGE_PRESENT:
+    if value & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
         return 0
     return ((value & PTE_PFN_MASK) >> PAGE_SHIFT) * PTRS_PER_PTE
 

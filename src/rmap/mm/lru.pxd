@@ -11,6 +11,7 @@ from rmap.mm.inline cimport page_lru_base_type, page_off_lru, PageAnon, PageFlag
 from rmap.mm.inline cimport put_page_testzero, SetPage, TestClearPage, TestSetPage
 from rmap.mm.inline cimport update_page_reclaim_stat
 from rmap.mm.huge.deferred cimport forget_deferred_split
+from rmap.mm.hugetlb.pool cimport free_huge_page
 from rmap.mm.memcg cimport mem_cgroup_uncharge
 from rmap.mm.mm_inline cimport add_page_to_lru_list_tail
 from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, Vma

@@ -52,6 +52,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG_PAGE
     from rmap.mm.huge.deferred import forget_deferred_split
+    from rmap.mm.hugetlb.pool import free_huge_page
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_inline import (
         add_page_to_lru_list,
@@ -144,7 +145,7 @@ def _put_compound_page(k: Kernel, page: u64) -> i32:
 def destroy_compound_page(k: Kernel, head: u64) -> i32:
     """Free a compound page whose references are gone, as its kind wants it (its destructor)."""
     if k.pg_flags[head] & PG_huge:
-        BUG_PAGE("swap.c:82 the last reference of a hugetlb page", head)
+        return free_huge_page(k, head)
     _page_cache_release(k, head)
     forget_deferred_split(k, head)
     mem_cgroup_uncharge(k, head)

@@ -2,6 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.hugetlb.pgtable cimport huge_pte_offset
 from rmap.mm.inline cimport compound_order, hpage_nr_pages, is_device_private_entry
 from rmap.mm.inline cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte, PageHuge
 from rmap.mm.inline cimport pmd_offset, pmd_present, pmd_trans_huge, pte_lock

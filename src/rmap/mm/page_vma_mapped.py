@@ -28,7 +28,7 @@ import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
-        HPAGE_PMD_ORDER,
+        PAGE_SHIFT,
         PAGE_SIZE,
         PMD_MASK,
         PTRS_PER_PTE,
@@ -38,6 +38,7 @@ if not cython.compiled:
         ULONG_MAX,
     )
     from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.hugetlb.pgtable import huge_pte_offset
     from rmap.mm.mm_types import Kernel, Vma
     from rmap.mm.page import PageHuge, compound_order, hpage_nr_pages
     from rmap.mm.pgtable import (
@@ -161,10 +162,10 @@ def _not_found(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
 
 
 def _walk_hugetlb(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
-    """Look at the one entry that can map a hugetlb page, of 2 MiB: a PMD, called `pte` here."""
-    if compound_order(k, pvmw.page) != HPAGE_PMD_ORDER:
-        BUG_PAGE("page_vma_mapped_walk: a hugetlb page of another size than 2 MiB", pvmw.page)
-    pvmw.pte = pmd_offset(k, pvmw.vma.vm_mm, pvmw.address)
+    """Look at the one entry that can map a hugetlb page: a PMD or PUD, called `pte` here."""
+    one: u64 = 1
+    size: u64 = one << (compound_order(k, pvmw.page) + PAGE_SHIFT)
+    pvmw.pte = huge_pte_offset(k, pvmw.vma.vm_mm, pvmw.address, size)
     if not pvmw.pte:
         return NOTHING
     pte_lock(k, pvmw.pte)

@@ -47,6 +47,8 @@ cpdef flag is_hwpoison_entry(u64 entry) noexcept
 cpdef u64 pte_alloc_row(Kernel k, Mm mm) except? 0
 cpdef i32 pte_free_row(Kernel k, Mm mm, u64 row) except -1
 cpdef u64 pmd_offset(Kernel k, Mm mm, u64 address) except? 0
+cpdef u64 pud_offset(Kernel k, Mm mm, u64 address) except? 0
+cpdef u64 pud_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pmd_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pte_offset(Kernel k, u64 pmd, u64 address) except? 0
 cpdef u64 pte_lookup(Kernel k, Mm mm, u64 address) except? 0

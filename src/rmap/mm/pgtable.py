@@ -298,9 +298,9 @@ def pte_free_row(k: Kernel, mm: Mm, row: u64) -> i32:
 
 
 def _descend(k: Kernel, entry: u64) -> u64:
-    """The first entry of the table that a non-leaf entry points to; 0 if there is none."""
+    """The first entry of the table that an entry points to; 0 if there is none, or it is a leaf."""
     value: u64 = k.pt[entry]
-    if not value & _PAGE_PRESENT:
+    if value & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
         return 0
     return ((value & PTE_PFN_MASK) >> PAGE_SHIFT) * PTRS_PER_PTE
 
@@ -310,6 +310,8 @@ def _descend_alloc(k: Kernel, mm: Mm, entry: u64) -> u64:
     base: u64 = _descend(k, entry)
     if base:
         return base
+    if k.pt[entry] & _PAGE_PSE:
+        BUG("a table is wanted where an entry maps a huge page")
     row: u64 = pte_alloc_row(k, mm)
     if not row:
         return 0
@@ -334,6 +336,22 @@ def pmd_offset(k: Kernel, mm: Mm, address: u64) -> u64:
     mm.pmd_tag = (address >> PUD_SHIFT) + 1
     mm.pmd_table = base
     return base + (address >> PMD_SHIFT & 511)
+
+
+def pud_offset(k: Kernel, mm: Mm, address: u64) -> u64:
+    """The PUD entry that covers an address; 0 where the table is missing."""
+    base: u64 = _descend(k, mm.pgd * PTRS_PER_PTE + (address >> PGDIR_SHIFT & 511))
+    if not base:
+        return 0
+    return base + (address >> PUD_SHIFT & 511)
+
+
+def pud_alloc(k: Kernel, mm: Mm, address: u64) -> u64:
+    """The PUD entry that covers an address, making its table; 0 if that fails."""
+    base: u64 = _descend_alloc(k, mm, mm.pgd * PTRS_PER_PTE + (address >> PGDIR_SHIFT & 511))
+    if not base:
+        return 0
+    return base + (address >> PUD_SHIFT & 511)
 
 
 def pmd_alloc(k: Kernel, mm: Mm, address: u64) -> u64:

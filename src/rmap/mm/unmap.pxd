@@ -7,6 +7,8 @@ from rmap.mm.anon_vma cimport page_lock_anon_vma_read
 from rmap.mm.bug cimport BUG_PAGE, WARN_ONCE
 from rmap.mm.huge.split_pmd cimport make_hwpoison_entry, make_migration_entry
 from rmap.mm.huge.split_pmd cimport set_pmd_migration_entry, split_huge_pmd_address
+from rmap.mm.hugetlb.pgtable cimport huge_pmd_unshare, huge_ptep_clear_flush, vma_shareable
+from rmap.mm.hugetlb.pool cimport hugetlb_count_add
 from rmap.mm.lru cimport put_page
 from rmap.mm.mlock_page cimport mlock_vma_page, mlock_vma_page_counted, munlock_vma_page_counted
 from rmap.mm.inline cimport compound_head, compound_order, dec_mm_counter, inc_mm_counter
@@ -31,7 +33,7 @@ from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte
 from rmap.mm.rmap_counts cimport page_remove_rmap, page_try_share_anon_rmap
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
 from rmap.mm.swap_slots cimport swap_duplicate, swap_free
-from rmap.mm.tlb cimport ptep_clear_flush
+from rmap.mm.tlb cimport flush_tlb_range, ptep_clear_flush
 from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush
 from rmap.mm.vma cimport is_vma_temporary_stack
 from rmap.mm.vma cimport mm_counter, mm_counter_file, update_hiwater_rss
@@ -77,3 +79,5 @@ cpdef flag try_to_unmap(Kernel k, u64 page, i32 flags) except? -1
 cdef flag _try_to_unmap(Kernel k, u64 page, TryToUnmapControl rwc) except? -1
 cpdef i32 try_to_munlock(Kernel k, u64 page) except -1
 cpdef i64 try_to_unmap_range(Kernel k, const u64[::1] pages, i32 flags) except? -1
+cdef u64 _mapped_size(Kernel k, u64 page) except? 0
+cdef flag _unshare_table(Kernel k, PageVmaMappedWalk pvmw, Vma vma) except? -1

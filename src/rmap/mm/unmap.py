@@ -23,6 +23,8 @@ if not cython.compiled:
         MM_ANONPAGES,
         MM_SWAPENTS,
         PAGE_SIZE,
+        PUD_MASK,
+        PUD_SIZE,
         TTU_IGNORE_ACCESS,
         TTU_IGNORE_HWPOISON,
         TTU_IGNORE_MLOCK,
@@ -42,6 +44,8 @@ if not cython.compiled:
         set_pmd_migration_entry,
         split_huge_pmd_address,
     )
+    from rmap.mm.hugetlb.pgtable import huge_pmd_unshare, huge_ptep_clear_flush, vma_shareable
+    from rmap.mm.hugetlb.pool import hugetlb_count_add
     from rmap.mm.lru import put_page
     from rmap.mm.mlock_page import (
         mlock_vma_page,
@@ -102,6 +106,7 @@ if not cython.compiled:
     from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk, rmap_walk_locked
     from rmap.mm.swap_slots import swap_duplicate, swap_free
     from rmap.mm.tlb import (
+        flush_tlb_range,
         ptep_clear_flush,
         set_tlb_ubc_flush_pending,
         should_defer_flush,
@@ -186,11 +191,14 @@ def try_to_unmap_one(k: Kernel, page: u64, vma: Vma, address: u64, rwc: TryToUnm
     if flags & TTU_SPLIT_HUGE_PMD:  # L1359
         split_huge_pmd_address(k, vma, address, flags & TTU_SPLIT_FREEZE != 0, page)
     # The worst case is a PMD; and of what is there, only what lies in the VMA.
-    one: u64 = PAGE_SIZE
-    end: u64 = address + (one << compound_order(k, page))
+    start: u64 = address
+    end: u64 = address + _mapped_size(k, page)
     if end > vma.vm_end:
         end = vma.vm_end
-    mmu_notifier_invalidate_range_start(k, vma.vm_mm, address, end)  # L1370
+    if k.profile.hugetlb_unmap_unshares and PageHuge(k, page) and vma_shareable(vma, address):
+        start = address & PUD_MASK
+        end = start + PUD_SIZE
+    mmu_notifier_invalidate_range_start(k, vma.vm_mm, start, end)  # L1370
     pvmw: PageVmaMappedWalk = rwc.pvmw
     pvmw.start(page, vma, address, 0)
     ret: flag = True
@@ -199,7 +207,7 @@ def try_to_unmap_one(k: Kernel, page: u64, vma: Vma, address: u64, rwc: TryToUnm
             ret = False
             page_vma_mapped_walk_done(k, pvmw)
             break
-    mmu_notifier_invalidate_range_end(k, vma.vm_mm, address, end)  # L1624
+    mmu_notifier_invalidate_range_end(k, vma.vm_mm, start, end)  # L1624
     if k.tracer is not None:
         k.tracer("try_to_unmap_one", (page, vma, address, ret))
     return ret
@@ -223,6 +231,9 @@ def _unmap_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vma, flags:
         BUG_PAGE("rmap.c:1407 try_to_unmap_one: a PMD maps the page", page)
     mm: Mm = vma.vm_mm
     address: u64 = pvmw.address
+    if k.profile.hugetlb_unmap_unshares and PageHuge(k, page):
+        if _unshare_table(k, pvmw, vma):
+            return True
     if flags & TTU_MIGRATION and is_zone_device_page(k, page):  # L1413
         return _migrate_device_entry(k, pvmw, page, vma)
     if not flags & TTU_IGNORE_ACCESS:  # L1438
@@ -235,6 +246,8 @@ def _unmap_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vma, flags:
         # to make it dirty it has to look at the table, and finds nothing there.
         pteval = ptep_get_and_clear(k, mm, address, pvmw.pte)
         set_tlb_ubc_flush_pending(k, mm, pte_dirty(pteval))
+    elif PageHuge(k, page):
+        pteval = huge_ptep_clear_flush(k, vma, address, pvmw.pte, _mapped_size(k, page))
     else:
         pteval = ptep_clear_flush(k, vma, address, pvmw.pte)
     # The entry is gone, and with it what it knew.
@@ -242,6 +255,28 @@ def _unmap_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vma, flags:
         set_page_dirty(k, page)
     update_hiwater_rss(k, mm)  # L1470
     return _replace_entry(k, pvmw, page, subpage, vma, pteval, flags)
+
+
+def _mapped_size(k: Kernel, page: u64) -> u64:
+    """Bytes of a small page, or of a compound one as a whole."""
+    one: u64 = PAGE_SIZE
+    return one << compound_order(k, page)
+
+
+def _unshare_table(k: Kernel, pvmw: PageVmaMappedWalk, vma: Vma) -> flag:
+    """Take a table of huge pages away from one of several mms that share it, if they do.
+
+    mm/rmap.c (v4.19). The mm loses all of the table, and its CPUs may remember any part of it. The
+    page stays mapped, once, until the walk comes to the last mm that has the table. In v4.18 the
+    first one's entry is changed, which is everybody's: others go on with what their CPUs remember.
+    """
+    mm: Mm = vma.vm_mm
+    start: u64 = pvmw.address & PUD_MASK
+    if not huge_pmd_unshare(k, vma, pvmw.address, pvmw.pte):
+        return False
+    flush_tlb_range(k, mm, start, start + PUD_SIZE)
+    mmu_notifier_invalidate_range(k, mm, start, start + PUD_SIZE)
+    return True
 
 
 def _mlock_refuses(k: Kernel, page: u64, vma: Vma) -> flag:
@@ -422,8 +457,11 @@ def _leave_poison(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, subpage: u64, m
     """Leave an entry that kills whoever touches the broken page (mm/rmap.c:1472-1484)."""
     pteval: u64 = swp_entry_to_pte(make_hwpoison_entry(k, subpage))
     if PageHuge(k, page):  # L1474
-        BUG_PAGE("rmap.c:1476 try_to_unmap_one: broken memory in a hugetlb page", page)
-    dec_mm_counter(k, mm, mm_counter(k, page))
+        one: u64 = 1
+        pages: i64 = one << compound_order(k, page)
+        hugetlb_count_add(mm, -pages)  # L1476
+    else:
+        dec_mm_counter(k, mm, mm_counter(k, page))
     set_pte_at(k, mm, pvmw.address, pvmw.pte, pteval)
     return 0
 

@@ -19,13 +19,11 @@ if not cython.compiled:
         _PAGE_PROTNONE,
         _PAGE_RW,
         _PAGE_USER,
-        HPAGE_PMD_ORDER,
         MM_ANONPAGES,
         MM_FILEPAGES,
         MM_SHMEMPAGES,
         PAGE_SHIFT,
         PAGE_SIZE,
-        PMD_SHIFT,
         ULONG_MAX,
         VM_ACCESS_FLAGS,
         VM_EXEC,
@@ -59,10 +57,12 @@ def vma_pages(vma: Vma) -> u64:
 def linear_page_index(k: Kernel, vma: Vma, address: u64) -> u64:
     """Offset in pages of an address of the VMA, in its file or the anonymous index space.
 
-    include/linux/pagemap.h:445 (v4.18). A hugetlb VMA counts in huge pages, here of 2 MiB.
+    include/linux/pagemap.h:445 (v4.18). A hugetlb VMA counts in huge pages of its file's size.
     """
+    order: i32
     if vma.vm_flags & VM_HUGETLB:
-        return ((address - vma.vm_start) >> PMD_SHIFT) + (vma.vm_pgoff >> HPAGE_PMD_ORDER)
+        order = vma.vm_file.f_mapping.hstate.order
+        return ((address - vma.vm_start) >> (order + PAGE_SHIFT)) + (vma.vm_pgoff >> order)
     return ((address - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
 
 
@@ -267,6 +267,8 @@ def vm_area_dup(k: Kernel, vma: Vma) -> Vma | None:
         new.vm_next = vma.vm_next
         new.vm_prev = vma.vm_prev
     new.vm_userfaultfd_ctx = vma.vm_userfaultfd_ctx
+    new.resv_map = vma.resv_map
+    new.resv_flags = vma.resv_flags
     new.name = vma.name
     return new
 
