@@ -120,10 +120,11 @@ def keep(k: Kernel, page: u64) -> i32:
 def let_go(k: Kernel, page: u64) -> i32:
     """Give such a reference back."""
     page = compound_head(k, page)
-    if k.poisoned.get(page, 0) == 1:
-        del k.poisoned[page]
+    left: i32 = k.poisoned.get(page, 0) - 1
+    if left > 0:
+        k.poisoned[page] = left
     else:
-        k.poisoned[page] -= 1
+        k.poisoned.pop(page, None)
     return put_page(k, page)
 
 

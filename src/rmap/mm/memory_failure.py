@@ -110,7 +110,9 @@ def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     keep(k, page)
     lock_page(k, page)
     if not PageHWPoison(k, page):
-        # Unpoisoned, under the page lock, before we had it.
+        # Unpoisoned, under the page lock, before we had it. A defect: who did that has counted the
+        # page less already, and may have taken our reference for the one that is kept.
+        k.num_poisoned_pages -= 1
         unlock_page(k, page)
         let_go(k, page)
         return 0
