@@ -4,7 +4,7 @@
 
 Locks, outermost first: the page lock; inside it the rmap lock for read with tasklist_lock, to find
 whom to tell; then what try_to_unmap() and the page's file or swap take. Nothing is held when the
-signals are sent but the page lock.
+signals are sent but the page lock. A huge page is split first, with the page lock alone held.
 
 The page is unmapped everywhere, and what is left in the page tables kills whoever comes there, or,
 where the contents can be had again, lets him read them anew. Merged pages (KSM) are more than v4.18
@@ -24,6 +24,7 @@ if not cython.compiled:
         MF_DELAYED,
         MF_IGNORED,
         MF_MSG_BUDDY,
+        MF_MSG_DIFFERENT_COMPOUND,
         MF_MSG_KERNEL_HIGH_ORDER,
         MF_MSG_TRUNCATED_LRU,
         MF_MSG_UNMAP_FAILED,
@@ -37,6 +38,7 @@ if not cython.compiled:
         PG_slab,
     )
     from rmap.mm.collect_procs import collect_procs, kill_procs
+    from rmap.mm.huge.split_page import split_huge_page
     from rmap.mm.hwpoison import (
         action_result,
         get_hwpoison_page,
@@ -50,6 +52,8 @@ if not cython.compiled:
     from rmap.mm.lru import put_page
     from rmap.mm.mm_types import AddressSpace, Kernel
     from rmap.mm.page import (
+        PageAnon,
+        PageCompound,
         PageDirty,
         PageHuge,
         PageHWPoison,
@@ -95,6 +99,7 @@ def memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
 
 def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     """The same for a page that there is, up to its lock."""
+    head: u64 = compound_head(k, page)
     if test_set_page_hwpoison(k, page):
         # Known already; a reference that was handed over stays.
         if flags & MF_COUNT_INCREASED:
@@ -107,8 +112,14 @@ def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
         # Part of something larger that is the kernel's own.
         action_result(k, page, MF_MSG_KERNEL_HIGH_ORDER, MF_IGNORED)
         return -EBUSY
+    if PageTransHuge(k, head) and not _split_thp(k, page):
+        return -EBUSY
     keep(k, page)
     lock_page(k, page)
+    if PageCompound(k, page) and compound_head(k, page) != head:
+        action_result(k, page, MF_MSG_DIFFERENT_COMPOUND, MF_IGNORED)
+        unlock_page(k, page)
+        return -EBUSY
     if not PageHWPoison(k, page):
         # Unpoisoned, under the page lock, before we had it. A defect: who did that has counted the
         # page less already, and may have taken our reference for the one that is kept.
@@ -119,6 +130,21 @@ def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     error: i32 = _broken_page_in_use(k, page, flags)
     unlock_page(k, page)
     return error
+
+
+def _split_thp(k: Kernel, page: u64) -> flag:
+    """Split a huge page that we have a reference to, so that only the broken part of it is lost.
+
+    Whether it was split; if not, it is said not to be broken, and our reference is gone. Those of
+    shared memory are not split.
+    """
+    lock_page(k, page)
+    split: flag = PageAnon(k, page) and split_huge_page(k, page) == 0
+    unlock_page(k, page)
+    if not split:
+        test_clear_page_hwpoison(k, page)
+        put_page(k, page)
+    return split
 
 
 def _broken_page_in_use(k: Kernel, page: u64, flags: i32) -> i32:

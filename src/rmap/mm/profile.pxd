@@ -12,6 +12,7 @@ cdef class KernelProfile:
     cdef public flag wipeonfork_prepares_nothing
     cdef public flag warn_path_restores_pte
     cdef public flag arch_unmap_failure_frees_swap
+    cdef public flag poison_by_subpage
     cdef public flag lazyfree_checks_references
     cdef public flag device_private_subpage
     cdef public flag thp_migration_munlocks

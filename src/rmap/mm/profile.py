@@ -82,6 +82,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "the swap count taken by swap_duplicate() is given back if arch_unmap_one() fails",
     ),
     Quirk(
+        "poison_by_subpage",
+        "5.18",
+        "try_to_unmap_one() leaves a poisoned entry for the part of a huge page that is broken; "
+        "before, it looked at the head alone, and a broken head took all parts along",
+    ),
+    Quirk(
         "lazyfree_checks_references",
         "5.18",
         "a lazily freed page with references besides its mappings is kept (6c8e2a256915)",

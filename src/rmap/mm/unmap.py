@@ -308,7 +308,9 @@ def _replace_entry(
     """
     mm: Mm = vma.vm_mm
     address: u64 = pvmw.address
-    if PageHWPoison(k, page) and not flags & TTU_IGNORE_HWPOISON:  # L1472
+    # v4.18 asks the head, so that every part of a huge page whose head is broken is lost with it.
+    broken: u64 = subpage if k.profile.poison_by_subpage else page
+    if PageHWPoison(k, broken) and not flags & TTU_IGNORE_HWPOISON:  # L1472
         _leave_poison(k, pvmw, page, subpage, mm)
     elif pte_unused(pteval) and not userfaultfd_armed(vma):  # L1485
         # The guest does not need the contents any more, and would be given zeroes. Where a
