@@ -22,16 +22,9 @@ from rmap.check import FlushViolation
 from rmap.mm.bug import KernelBug
 from rmap.mm.profile import KernelProfile, profile
 from rmap.sync.core import Deadlock, LockViolation
-from tests.model.world import (
-    BASE,
-    FILE_PAGES,
-    HEAP,
-    STACK,
-    WINDOW,
-    Op,
-    World,
-    Wrong,
-)
+from tests.model.layout import BASE, HEAP, STACK, WINDOW
+from tests.model.looking import Wrong
+from tests.model.world import FILE_PAGES, Op, World
 
 #: What ends a walk as a failure: of the model, of its locking, or of what it should be.
 FAILURES = (

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rmap.mm.profile import profile
+from tests.model.layout import BASE, STACK, WINDOW
+from tests.model.looking import Wrong
 from tests.model.soak import (
     CROWD,
     FAILURES,
@@ -27,7 +29,7 @@ from tests.model.soak import (
     sort_of,
     walk,
 )
-from tests.model.world import BASE, STACK, WINDOW, Op, World, Wrong
+from tests.model.world import Op, World
 
 #: The same without the repair of CVE-2022-42703.
 VULNERABLE = profile("4.18", **dict.fromkeys(FIXES, True) | {"separate_reuse_counters": False})

@@ -21,26 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmap.check import FlushWatch, Violation, leftovers
-from rmap.mm.bits import (
-    VM_DONTCOPY,
-    VM_EXEC,
-    VM_READ,
-    VM_SHARED,
-    VM_WIPEONFORK,
-    VM_WRITE,
-)
-from rmap.mm.mm_types import AddressSpace, Vma
-from rmap.mm.page import PageAnon, page_private
-from rmap.mm.pgtable import (
-    is_swap_pte,
-    pte_pfn,
-    pte_present,
-    pte_special,
-    pte_to_swp_entry,
-    swp_offset,
-    swp_type,
-)
+from rmap.check import FlushWatch, leftovers
+from rmap.mm.bits import VM_SHARED
+from rmap.mm.page import PageAnon
+from rmap.mm.pgtable import is_swap_pte, pte_pfn, pte_present
 from rmap.mm.profile import KernelProfile
 from rmap.model import (
     BusError,
@@ -55,18 +39,36 @@ from rmap.model import (
     UserfaultPending,
 )
 from tests.model import oracle
+from tests.model.layout import (
+    BASE,
+    BLOCK,
+    CELLS,
+    HEAP,
+    HUGE_WINDOW,
+    OFFSETS,
+    PAGE,
+    STACK,
+    STACK_PAGES,
+    WINDOW,
+    at,
+    in_huge,
+    in_hugetlb,
+    number_of,
+    place_of,
+    places_of,
+    room,
+    size,
+    told_of,
+)
+from tests.model.looking import Looking, Wrong, entry_of
 from tests.model.oracle import Space, Spot, Store
 
-PAGE = 4096
-#: Everything happens in so many pages, of which the last are the heap's.
-WINDOW = 40
-HEAP = 32
-BASE = 0x1000_0000
-#: The stack is far away, as a gap is kept below it; it may grow by a few pages.
-STACK = 0x7000_0000_0000
-STACK_PAGES = 2
 PROTS = ("rw", "rw", "r", "rw", "none", "rw", "rwx")
 FILE_PAGES = 12
+#: The file for the huge window, of shared memory.
+BOX_PAGES = 2 * BLOCK
+#: With so much memory a world has a huge window.
+HUGE_RAM = 1500
 #: More than a walk draws, so that shrinking may leave exits out.
 MAX_PROCESSES = 16
 
@@ -93,11 +95,7 @@ class Op(NamedTuple):
     arg: int = 0
 
 
-class Wrong(AssertionError):
-    """The machine is not what it must be."""
-
-
-class World:
+class World(Looking):
     """A small machine with an oracle.
 
     Parameters
@@ -125,6 +123,9 @@ class World:
         for number, shmem in enumerate((False, True)):
             handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
             self.files.append((handle, Store(FILE_PAGES)))
+        if ram >= HUGE_RAM:
+            box = self.machine.file("box", BOX_PAGES, shmem=True)
+            self.files.append((box, Store(BOX_PAGES)))
         self.group = self.machine.cgroup("small", limit=ram // 8)
         if watched:
             self.machine.trace(FlushWatch(self.machine.kernel))
@@ -149,7 +150,7 @@ class World:
         k = self.machine.kernel
         for page, spot in self.spaces[process.pid].items():
             if spot.private and spot.store is not None and spot.own is None:
-                pte = process.pte(at(page))
+                pte = entry_of(process, page)
                 if is_swap_pte(pte) or (pte_present(pte) and PageAnon(k, pte_pfn(pte))):
                     spot.own = spot.store.values.get(spot.index, 0)
 
@@ -181,7 +182,7 @@ class World:
     def resync(self, process: Process) -> None:
         """Let the oracle have what a failing call left mapped; contents stay what they are."""
         space = self.spaces[process.pid]
-        mapped = {page: vma for vma in process.vmas for page in pages_of(vma)}
+        mapped = {page: vma for vma in process.vmas for page in places_of(vma)}
         for page in list(space):
             vma = mapped.get(page)
             if vma is None or bool(vma.vm_flags & VM_SHARED) == space[page].private:
@@ -224,7 +225,7 @@ class World:
         else:
             process.mm.start_brk = process.mm.brk = BASE + HEAP * PAGE
             self.spaces[process.pid] = {
-                page: Spot(told_of(vma)[0]) for vma in process.vmas for page in pages_of(vma)
+                page: Spot(told_of(vma)[0]) for vma in process.vmas for page in places_of(vma)
             }
 
     def do_exit(self, op: Op) -> None:
@@ -243,30 +244,38 @@ class World:
             return
         kind = ("anon", "anon", "shared", "file", "fileprivate")[op.arg % 5]
         prot = PROTS[op.arg // 5 % len(PROTS)]
-        handle, store = self.files[op.arg // 25 % 2]
-        pgoff = op.arg // 50 % 4
+        handle, store = self.files[2 if in_huge(op.page) else op.arg // 25 % 2]
         file = handle if kind in ("file", "fileprivate") else None
+        pgoff = self.offset_for(op) if file else 0
+        length = size(op.page, op.pages)
 
         def mapping() -> None:
             process.mmap(
-                op.pages * PAGE, prot, kind, file, pgoff if file else 0, addr=at(op.page),
+                length, prot, kind, file, pgoff, addr=at(op.page),
                 locked=op.arg // 200 % 8 == 1, populate=op.arg // 200 % 8 == 2,
             )  # fmt: skip
 
         if not self.attempt(process, mapping):
             return
         space = self.spaces[process.pid]
-        behind = store if file else Store(op.pages) if kind == "shared" else None
-        for number in range(op.pages):
-            index = number + (pgoff if file else 0)
+        behind = store if file else Store(length // PAGE) if kind == "shared" else None
+        for place in range(op.page, op.page + op.pages):
+            index = (at(place) - at(op.page)) // PAGE + pgoff
             private = kind in ("anon", "fileprivate")
-            space[op.page + number] = Spot(prot, behind, index if behind else 0, private)
+            space[place] = Spot(prot, behind, index if behind else 0, private)
+
+    def offset_for(self, op: Op) -> int:
+        """Where in its file a mapping begins: in the huge window mostly as suits a huge page."""
+        number = op.arg // 50 % 4
+        if in_huge(op.page):
+            return OFFSETS[(op.page - CELLS) % len(OFFSETS)] + (0, BLOCK, 0, 1)[number]
+        return number
 
     def do_munmap(self, op: Op) -> None:
         process = self.process(op)
-        if process is None or op.page >= WINDOW:
+        if process is None or on_stack(op.page):
             return  # the rest of a stack would grow back
-        if self.attempt(process, lambda: process.munmap(at(op.page), op.pages * PAGE)):
+        if self.attempt(process, lambda: process.munmap(at(op.page), size(op.page, op.pages))):
             oracle.drop(self.spaces[process.pid], op.page, op.pages)
 
     def do_mprotect(self, op: Op) -> None:
@@ -274,32 +283,41 @@ class World:
         if process is None:
             return
         prot = PROTS[op.arg % len(PROTS)]
-        if self.attempt(process, lambda: process.mprotect(at(op.page), op.pages * PAGE, prot)):
+        if self.attempt(
+            process, lambda: process.mprotect(at(op.page), size(op.page, op.pages), prot)
+        ):
             for page in range(op.page, op.page + op.pages):
                 self.spaces[process.pid][page].prot = prot
 
     def do_mremap(self, op: Op) -> None:
         process = self.process(op)
-        if process is None or op.page >= WINDOW:
+        if process is None or on_stack(op.page):
             return  # a stack that was moved here would grow over its neighbours
         wanted = 1 + op.arg % 6
         fixed = op.arg // 6 % 2 == 1
         target = op.arg // 12 % (HEAP - 6)
+        if in_huge(op.page):  # to the same cells of another block, or made shorter
+            wanted = op.pages if fixed else 1 + op.arg % op.pages
+            target = CELLS + (op.page - CELLS + op.arg // 12 % 3 * len(OFFSETS)) % HUGE_WINDOW
+            if wanted > room(target):
+                return
+        elif in_hugetlb(op.page):
+            return
+        length = wanted * PAGE if not in_huge(op.page) else size(op.page, wanted)
         found = []
 
         def moving() -> None:
             new_addr = at(target) if fixed else None
-            found.append(
-                process.mremap(at(op.page), op.pages * PAGE, wanted * PAGE, new_addr=new_addr)
-            )
+            bytes_now = size(op.page, op.pages)
+            found.append(process.mremap(at(op.page), bytes_now, length, new_addr=new_addr))
 
         if self.attempt(process, moving):
             space = self.spaces[process.pid]
             if not fixed and wanted <= op.pages:  # in place, whatever is mapped there
                 oracle.drop(space, op.page + wanted, op.pages - wanted)
             else:
-                oracle.move(space, op.page, op.pages, (found[0] - BASE) // PAGE, wanted)
-                self.keep_source(process, op, (found[0] - BASE) // PAGE)
+                oracle.move(space, op.page, op.pages, place_of(found[0]), wanted)
+                self.keep_source(process, op, place_of(found[0]))
 
     def keep_source(self, process: Process, op: Op, target: int) -> None:
         """A move is not undone because its source cannot be split off: that stays, empty."""
@@ -324,7 +342,7 @@ class World:
         after = process.brk(wanted)
         space = self.spaces[process.pid]
         self.resync(process)
-        first, last = (before - BASE) // PAGE, (after - BASE) // PAGE
+        first, last = place_of(before), place_of(after)
         for page in range(first, last):
             space[page] = Spot("rw")
 
@@ -334,7 +352,7 @@ class World:
         if process is None:
             return
         space = self.spaces[process.pid]
-        first = (STACK - BASE) // PAGE
+        first = place_of(STACK)
         if first not in space:
             if self.attempt(
                 process,
@@ -350,7 +368,7 @@ class World:
         lowest = vma.vm_start
         with contextlib.suppress(Segfault, OutOfMemory):
             process.grow_stack(at(below))
-        for page in range((vma.vm_start - BASE) // PAGE, (lowest - BASE) // PAGE):
+        for page in range(place_of(vma.vm_start), place_of(lowest)):
             space[page] = Spot("rw", dontfork=space[last].dontfork,
                                wipeonfork=space[last].wipeonfork)  # fmt: skip
 
@@ -366,7 +384,7 @@ class World:
                 if space[page].private and space[page].store is None:
                     space[page].freed = space[page].own is not None
         try:
-            process.madvise(at(op.page), op.pages * PAGE, name)
+            process.madvise(at(op.page), size(op.page, op.pages), name)
         except (SyscallError, OutOfMemory):
             self.resync(process)
             if name == "dontneed":  # done up to the hole, or not at all
@@ -389,12 +407,12 @@ class World:
     def do_mlock(self, op: Op) -> None:
         process = self.process(op)
         if process is not None:
-            self.attempt(process, lambda: process.mlock(at(op.page), op.pages * PAGE))
+            self.attempt(process, lambda: process.mlock(at(op.page), size(op.page, op.pages)))
 
     def do_munlock(self, op: Op) -> None:
         process = self.process(op)
         if process is not None:
-            self.attempt(process, lambda: process.munlock(at(op.page), op.pages * PAGE))
+            self.attempt(process, lambda: process.munlock(at(op.page), size(op.page, op.pages)))
 
     # ------------------------------------------------------------ loads and stores
 
@@ -458,7 +476,9 @@ class World:
         if process is None or len(self.pins) >= 4:
             return
         try:
-            self.pins.append(process.pin(at(op.page), op.pages * PAGE, write=op.arg % 2 == 1))
+            self.pins.append(
+                process.pin(at(op.page), size(op.page, op.pages), write=op.arg % 2 == 1)
+            )
         except (SyscallError, OutOfMemory, Segfault, BusError, UserfaultPending):
             return
 
@@ -472,7 +492,7 @@ class World:
         if process is None:
             return
         try:
-            fault = process.userfaultfd(at(op.page), op.pages * PAGE)
+            fault = process.userfaultfd(at(op.page), size(op.page, op.pages))
         except SyscallError:
             self.resync(process)
             return
@@ -486,13 +506,13 @@ class World:
             if spot is None:
                 raise Wrong(f"UFFDIO_COPY to page {op.page}, which is not mapped")
             spot.write(self.value)
-        self.attempt(process, lambda: fault.unregister(at(op.page), op.pages * PAGE))
+        self.attempt(process, lambda: fault.unregister(at(op.page), size(op.page, op.pages)))
 
     # ------------------------------------------------------------ files
 
     def do_file_write(self, op: Op) -> None:
-        handle, store = self.files[op.arg % 2]
-        index = op.page % FILE_PAGES
+        handle, store = self.files[op.arg % len(self.files)]
+        index = self.index_in(store, op)
         self.value += 1
         try:
             handle.write(index * PAGE, self.value.to_bytes(8, "little"))
@@ -502,8 +522,8 @@ class World:
             store.values[index] = self.value
 
     def do_file_read(self, op: Op) -> None:
-        handle, store = self.files[op.arg % 2]
-        index = op.page % FILE_PAGES
+        handle, store = self.files[op.arg % len(self.files)]
+        index = self.index_in(store, op)
         try:
             found = int.from_bytes(handle.read(index * PAGE, 8), "little")
         except (SyscallError, OutOfMemory):
@@ -513,17 +533,24 @@ class World:
 
     def do_truncate(self, op: Op) -> None:
         """Cut a file short, or make it as long as it was; private copies of what is cut go too."""
-        handle, store = self.files[op.arg % 2]
-        size = FILE_PAGES if op.arg // 2 % 2 else op.page % FILE_PAGES
-        handle.truncate(size * PAGE)
+        handle, store = self.files[op.arg % len(self.files)]
+        whole = BOX_PAGES if handle is self.files[-1][0] else FILE_PAGES
+        pages = whole if op.arg // 6 % 2 else self.index_in(store, op)
+        handle.truncate(pages * PAGE)
         for space in self.spaces.values():
             for spot in space.values():
-                if spot.store is store and spot.index >= size:
+                if spot.store is store and spot.index >= pages:
                     spot.own, spot.freed = None, False
-        store.truncate(size)
+        store.truncate(pages)
+
+    def index_in(self, store: Store, op: Op) -> int:
+        """A page of a file: of the one for the huge window, mostly one where a cell may begin."""
+        if store is not self.files[-1][1] or len(self.files) < 3:
+            return op.page % FILE_PAGES
+        return OFFSETS[op.page % len(OFFSETS)] + op.arg // 12 % 2 * BLOCK
 
     def do_writeback(self, op: Op) -> None:
-        handle = self.files[op.arg % 3][0] if op.arg % 3 < 2 else None
+        handle = self.files[op.arg % 3][0] if op.arg % 3 < 2 else None  # shared memory has no disk
         self.machine.writeback(handle)
 
     # ------------------------------------------------------------ memory pressure
@@ -550,7 +577,7 @@ class World:
         process = self.process(op)
         if process is None:
             return
-        pages = [page for page in process.pages(at(op.page), op.pages * PAGE) if page]
+        pages = [page for page in process.pages(at(op.page), size(op.page, op.pages)) if page]
         if op.arg % 2:
             self.machine.page_idle_mark(pages)
         else:
@@ -565,76 +592,7 @@ class World:
         site = sites[op.arg // 12 % len(sites)]
         self.machine.inject = FailPlan.nth(number, site) if number else None
 
-    # ------------------------------------------------------------ looking
-
-    def verify(self) -> None:
-        """Compare everything. Raises `Wrong`, naming what differs."""
-        violations: list[Violation | str] = list(self.machine.check())
-        violations += [f"warning: {warning}" for warning in self.machine.warnings]
-        for process in self.alive.values():
-            violations += self.compare(process)
-        for handle, store in self.files:
-            violations += self.compare_file(handle, store)
-        if violations:
-            raise Wrong("\n".join(str(violation) for violation in violations))
-
-    def compare(self, process: Process) -> list[str]:
-        """VMAs and contents of a process against its dictionary."""
-        space = self.spaces[process.pid]
-        mapped = {page: vma for vma in process.vmas for page in pages_of(vma)}
-        problems = [
-            f"page {page} of {process}: a VMA or an entry in the oracle, not both"
-            for page in sorted(set(mapped) ^ set(space))
-        ]
-        for page in sorted(set(mapped) & set(space)):
-            spot, vma = space[page], mapped[page]
-            told = (told_of(vma)[0], not vma.vm_flags & VM_SHARED)
-            if told != (spot.prot, spot.private):
-                problems.append(f"page {page} of {process} is {told}, expected {spot}")
-            found = self.peek(process, page, spot)
-            if spot.exists and found not in spot.values():
-                problems.append(f"page {page} of {process} holds {found}, not {spot.values()}")
-        return problems
-
-    def compare_file(self, handle: FileHandle, store: Store) -> list[str]:
-        """Contents of a file against its store."""
-        return [
-            f"page {index} of {handle} holds {self.peek_file(handle.mapping, index)}, "
-            f"not {store.values.get(index, 0)}"
-            for index in range(store.size)
-            if self.peek_file(handle.mapping, index) != store.values.get(index, 0)
-        ]
-
-    def peek(self, process: Process, page: int, spot: Spot) -> int:
-        """The value of a page, wherever it is; nothing is faulted in."""
-        pte = process.pte(at(page))
-        k = self.machine.kernel
-        if pte_present(pte):
-            return 0 if pte_special(pte) else number_of(k.content.get(int(pte_pfn(pte)), b""))
-        if is_swap_pte(pte):
-            return self.peek_slot(int(pte_to_swp_entry(pte)))
-        vma = process.vma_at(at(page))
-        if vma is None or vma.vm_file is None:
-            return 0
-        index = vma.vm_pgoff + (at(page) - vma.vm_start) // PAGE
-        return self.peek_file(vma.vm_file.f_mapping, index)
-
-    def peek_file(self, mapping: AddressSpace, index: int) -> int:
-        """The value of a page of a file: in its cache, in swap, or on disk."""
-        item = mapping.i_pages.get(index, 0)
-        if item > 0:
-            return number_of(self.machine.kernel.content.get(item, b""))
-        return self.peek_slot(-item) if item else number_of(mapping.backing.get(index, b""))
-
-    def peek_slot(self, entry: int) -> int:
-        """The value of a swap slot: in the swap cache, or written out."""
-        k = self.machine.kernel
-        area, slot = k.swap_areas[swp_type(entry)], swp_offset(entry)
-        page = int(area.cache[slot])
-        if page:
-            assert page_private(k, page) == entry
-            return number_of(k.content.get(page, b""))
-        return number_of(area.slots.get(slot, b""))
+    # ------------------------------------------------------------ the end
 
     def finish(self) -> None:
         """Let everybody exit. Raises `Wrong` if anything of them is left."""
@@ -649,25 +607,6 @@ class World:
             raise Wrong("left when all have exited:\n" + "\n".join(left))
 
 
-def at(page: int) -> int:
-    """The address of a page of the window."""
-    return BASE + page * PAGE
-
-
-def pages_of(vma: Vma) -> range:
-    """The pages of a VMA, as the oracle numbers them."""
-    return range((vma.vm_start - BASE) // PAGE, (vma.vm_end - BASE) // PAGE)
-
-
-def told_of(vma: Vma) -> tuple[str, bool, bool]:
-    """Protection, dontfork and wipeonfork of a VMA, as the oracle tells them."""
-    flags = vma.vm_flags
-    letters = "".join(
-        letter for letter, bit in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC)) if flags & bit
-    )
-    return letters or "none", bool(flags & VM_DONTCOPY), bool(flags & VM_WIPEONFORK)
-
-
-def number_of(data: bytes) -> int:
-    """The value that a page's contents stand for."""
-    return int.from_bytes(data[:8], "little")
+def on_stack(place: int) -> bool:
+    """Whether a place is of the stack, or where the kernel moved something to."""
+    return place >= WINDOW and not in_huge(place) and not in_hugetlb(place)
