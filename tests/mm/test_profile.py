@@ -33,7 +33,8 @@ def test_a_profile_is_made_of_known_quirks_and_keeps_the_protections(name: str) 
 
 
 def test_a_quirk_is_on_from_its_release_on_unless_undone_or_backported() -> None:
-    assert on("6.12") - on("6.1") == {"mprotect_writes_clean", "mprotect_drops_account"}
+    later = {"mprotect_writes_clean", "mprotect_drops_account", "ksm_names_node_last"}
+    assert on("6.12") - on("6.1") == later
     assert on("6.1") - on("6.12") == {"mmap_fill_asks_next_first", "dontunmap_splits_source"}
     assert {"separate_reuse_counters", "anon_exclusive", "mlock_counts"} <= on("6.1")
     for quirk in QUIRKS:

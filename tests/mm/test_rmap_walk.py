@@ -232,12 +232,17 @@ def test_a_walk_under_the_callers_lock_takes_none() -> None:
             rmap_walk_locked(k, stray, visitor)
 
 
-def test_pages_that_ksm_merged_are_not_walked_here() -> None:
+def test_a_merged_page_that_has_no_node_yet_is_walked_nowhere_and_locked_all_the_same() -> None:
     k = world()
     page, _ = family(k, 1)
     k.pg_mapping[page] = PAGE_MAPPING_KSM
-    with pytest.raises(KernelBug, match="KSM"):
+    with pytest.raises(KernelBug, match=r"ksm.c rmap_walk_ksm: the page is not locked"):
         rmap_walk(k, page, Visitor())
+    visitor = Visitor()
+    lock_page(k, page)
+    rmap_walk(k, page, visitor)
+    unlock_page(k, page)
+    assert visitor.seen == []
 
 
 # ---------------------------------------------------------------- files

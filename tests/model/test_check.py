@@ -20,7 +20,7 @@ from rmap.mm.page import lock_page, unlock_page
 from rmap.mm.page_dirty import set_page_writeback
 from rmap.mm.pgtable import pte_lookup
 from rmap.model.machine import InvariantViolation
-from tests.model import test_check_huge, test_check_waiting
+from tests.model import test_check_huge, test_check_merged, test_check_waiting
 from tests.model.scene import PAGE, Scene
 
 
@@ -374,7 +374,11 @@ def test_damage_is_found(scene: Scene, invariant: str, damage: Damage) -> None:
 
 
 def test_every_invariant_is_violated_by_some_damage() -> None:
-    others = [*test_check_huge.DAMAGES, *test_check_waiting.DAMAGES]
+    others = [
+        *test_check_huge.DAMAGES,
+        *test_check_merged.DAMAGES,
+        *test_check_waiting.DAMAGES,
+    ]
     assert {name for name, *_ in [*DAMAGES, *others]} == set(INVARIANTS)
 
 

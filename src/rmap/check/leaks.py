@@ -17,7 +17,8 @@ def leftovers(kernel: Kernel, pins: Mapping[int, int] | None = None) -> list[str
 
     Page caches stay, also the swap cache, as far as reclaim will find it on an LRU list, and what
     was pinned. Other anonymous memory, its anon_vmas, swap slots (but those of shared memory in
-    files that exist), page tables and VMAs in the trees of files do not.
+    files that exist), page tables and VMAs in the trees of files do not. What KSM knows of an
+    address space goes only when ksmd comes by, and with it what is left of that.
     """
     return list(_leftovers(Recount(kernel, pins)))
 
@@ -48,5 +49,7 @@ def _leftovers(facts: Recount) -> Iterator[str]:
     for mapping in facts.mappings:
         if mapping.i_mmap.rb_node is not None or mapping.i_mmap_writable:
             yield f"VMAs are left in the i_mmap of {mapping.name}"
+    if k.ksm is not None and k.ksm.rmap_items:
+        yield f"KSM has {k.ksm.rmap_items} items"
     if k.mmlist:
         yield f"mmlist holds {k.mmlist}"

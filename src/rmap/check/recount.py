@@ -41,6 +41,7 @@ from rmap.mm.bits import (
     PG_tail,
     PG_unevictable,
 )
+from rmap.mm.ksm.stable import RmapItem, StableNode
 from rmap.mm.mm_types import (
     AddressSpace,
     AnonVma,
@@ -396,6 +397,17 @@ class Recount:
     def free_anon_vmas(self) -> set[int]:
         """Handles of the slots on the slab's free list."""
         return {int(anon_vma.handle) for anon_vma in self.kernel.anon_vma_free}
+
+    @cached_property
+    def stable_nodes(self) -> list[StableNode]:
+        """Nodes of merged pages, and chains of them: all that KSM has allocated."""
+        ksm = self.kernel.ksm
+        return [] if ksm is None else [node for node in ksm.stable_nodes if node is not None]
+
+    @cached_property
+    def merged_items(self) -> list[tuple[StableNode, RmapItem]]:
+        """Every place that KSM merged, with the node that it hangs on."""
+        return [(node, item) for node in self.stable_nodes for item in node.hlist]
 
     @cached_property
     def chains(self) -> list[tuple[Vma, AnonVmaChain]]:

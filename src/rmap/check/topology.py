@@ -88,13 +88,14 @@ def life(facts: Recount) -> Iterator[str]:
 
 
 def _members(facts: Recount) -> Counter[int]:
-    """How many other live anon_vmas have each as their root."""
-    return Counter(int(av.root.handle) for av in facts.live_anon_vmas if av.root is not av)
+    """How many other live anon_vmas have each as their root, and how many merged places pin it."""
+    roots = Counter(int(av.root.handle) for av in facts.live_anon_vmas if av.root is not av)
+    return roots + Counter(int(item.anon_vma.handle) for _, item in facts.merged_items)
 
 
 @invariant("anon-refcount", "an anon_vma's refcount is 1 for its tree, 1 for each of its root (I8)")
 def anon_refcount(facts: Recount) -> Iterator[str]:
-    """I8 and kernel rule of references: tree, family, and no pins at rest."""
+    """I8 and kernel rule of references: tree, family, places that KSM merged, no other pins."""
     members = _members(facts)
     live = {int(av.handle) for av in facts.live_anon_vmas}
     for av in facts.live_anon_vmas:

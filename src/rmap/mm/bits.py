@@ -258,6 +258,7 @@ FOLL_NOWAIT = 0x20
 FOLL_POPULATE = 0x40
 FOLL_SPLIT = 0x80
 FOLL_HWPOISON = 0x100
+FOLL_MIGRATION = 0x400
 FOLL_TRIED = 0x800
 FOLL_MLOCK = 0x1000
 FOLL_COW = 0x4000
@@ -313,6 +314,19 @@ SHMEM_HUGE_WITHIN_SIZE = 2
 SHMEM_HUGE_ADVISE = 3
 SHMEM_HUGE_DENY = 4
 SHMEM_HUGE_FORCE = 5
+
+# Kernel samepage merging (mm/ksm.c): what ksmd does (/sys/kernel/mm/ksm/run), what the low bits of
+# an rmap_item's address say, and the length of a list that says that a stable node is a chain.
+KSM_RUN_STOP = 0
+KSM_RUN_MERGE = 1
+KSM_RUN_UNMERGE = 2
+SEQNR_MASK = 0xFF
+UNSTABLE_FLAG = 0x100
+STABLE_FLAG = 0x200
+KSM_FLAG_MASK = 0x3FF
+STABLE_NODE_CHAIN = -1024
+# mm->flags (include/linux/sched/coredump.h): the address space is one that ksmd goes over.
+MMF_VM_MERGEABLE = 1 << 16
 
 # Translation caches (arch/x86/include/asm/tlbflush.h): address spaces that one CPU keeps apart,
 # pages up to which a range is flushed page by page, entries of a CPU unless told otherwise.

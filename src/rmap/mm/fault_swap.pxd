@@ -4,6 +4,7 @@ from rmap.scalar cimport flag, i32, u64
 from rmap.mm.bug cimport BUG
 from rmap.mm.content cimport copy_page_content
 from rmap.mm.fault_wp cimport do_wp_page
+from rmap.mm.ksm.stable cimport Ksm, StableNode, ksm_of, page_stable_node
 from rmap.mm.lru cimport activate_page, lru_cache_add, lru_cache_add_active_or_unevictable
 from rmap.mm.lru cimport put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
@@ -13,7 +14,7 @@ from rmap.mm.mlock_page cimport mlock_vma_page_counted
 from rmap.mm.mm_types cimport AnonVma, Kernel, Mm, SwapInfo, Vma
 from rmap.mm.page cimport PageFlag, PageHWPoison, PageKsm, PageMlocked, PageSwapCache
 from rmap.mm.page cimport PageWriteback, SetPage, page_anon_vma, page_count
-from rmap.mm.page cimport page_index, page_private, page_rmapping, set_page_private
+from rmap.mm.page cimport page_index, page_private, set_page_private
 from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.pgtable cimport is_device_private_entry, is_hwpoison_entry, is_migration_entry

@@ -17,6 +17,7 @@ if not cython.compiled:
         FAULT_FLAG_WRITE,
         GFP_HIGHUSER,
         GFP_KERNEL,
+        KSM_RUN_UNMERGE,
         MM_ANONPAGES,
         MM_SWAPENTS,
         PGMAJFAULT,
@@ -36,6 +37,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG
     from rmap.mm.content import copy_page_content
     from rmap.mm.fault_wp import do_wp_page
+    from rmap.mm.ksm.stable import StableNode, ksm_of, page_stable_node
     from rmap.mm.lru import (
         activate_page,
         lru_cache_add,
@@ -64,7 +66,6 @@ if not cython.compiled:
         page_count,
         page_index,
         page_private,
-        page_rmapping,
         set_page_private,
         trylock_page,
         unlock_page,
@@ -227,12 +228,15 @@ def ksm_might_need_to_copy(k: Kernel, page: u64, vma: Vma, address: u64) -> u64:
     """The page, if it may be mapped at that address; else a locked copy of it, 0 without memory.
 
     mm/ksm.c (v4.18). A page that still names the anon_vma of its last mapping must be of the same
-    family and index, or rmap would look for it in the wrong place. KSM swaps out pages that were
-    mapped anywhere.
+    family and index, or rmap would look for it in the wrong place. A merged page may be mapped
+    anywhere, while pages may be merged.
     """
     anon_vma: AnonVma = page_anon_vma(k, page)
+    node: StableNode
     if PageKsm(k, page):
-        if page_rmapping(k, page):
+        node = page_stable_node(k, page)
+        if node is not None and not ksm_of(k).run & KSM_RUN_UNMERGE:
+            node.swapped_in.add(address)
             return page
     elif anon_vma is None:
         return page

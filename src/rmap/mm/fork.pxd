@@ -7,6 +7,7 @@ from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.copy cimport copy_page_range
 from rmap.mm.huge.mm_slot cimport khugepaged_exit, khugepaged_fork
 from rmap.mm.interval_tree cimport interval_tree_insert_after
+from rmap.mm.ksm.slots cimport ksm_exit, ksm_fork
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, Mm, Vma
 from rmap.mm.mmap cimport exit_mmap
 from rmap.mm.pgtable cimport pte_alloc_row, pte_free_row

@@ -29,6 +29,7 @@ if not cython.compiled:
     from rmap.mm.copy import copy_page_range
     from rmap.mm.huge.mm_slot import khugepaged_exit, khugepaged_fork
     from rmap.mm.interval_tree import interval_tree_insert_after
+    from rmap.mm.ksm.slots import ksm_exit, ksm_fork
     from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup, Mm, Vma
     from rmap.mm.mmap import exit_mmap
     from rmap.mm.pgtable import pte_alloc_row, pte_free_row
@@ -85,15 +86,15 @@ def dup_mmap(k: Kernel, mm: Mm, oldmm: Mm) -> i32:
     oldmm.mmap_sem.down_write()
     mm.mmap_sem.down_write()
     mm.total_vm = oldmm.total_vm
-    error: i32 = khugepaged_fork(k, mm, oldmm)
-    mpnt: Vma = oldmm.mmap if not error else None
-    while mpnt is not None:
+    error: i32 = ksm_fork(k, mm, oldmm)
+    if not error:
+        error = khugepaged_fork(k, mm, oldmm)
+    mpnt: Vma = oldmm.mmap
+    while mpnt is not None and not error:
         if mpnt.vm_flags & VM_DONTCOPY:
             mm.total_vm -= vma_pages(mpnt)
         else:
             error = _dup_vma(k, mm, mpnt)
-            if error:
-                break
         mpnt = mpnt.vm_next
     if k.tracer is not None:
         k.tracer("dup_mmap", (mm, oldmm, error))
@@ -171,6 +172,7 @@ def mmput(k: Kernel, mm: Mm) -> i32:
     mm.mm_users -= 1
     if mm.mm_users:
         return 0
+    ksm_exit(k, mm)
     # Before the page tables go, khugepaged must be out of them.
     khugepaged_exit(k, mm)
     exit_mmap(k, mm)
@@ -183,7 +185,13 @@ def mmput(k: Kernel, mm: Mm) -> i32:
 
 
 def mmdrop(k: Kernel, mm: Mm) -> i32:
-    """Free what is left of an address space that maps nothing: its topmost table."""
+    """Let go of an address space that maps nothing; with the last who does, its topmost table goes.
+
+    ksmd refers to those that it goes over, until it comes by and finds that their users have left.
+    """
+    mm.mm_count -= 1
+    if mm.mm_count:
+        return 0
     pte_free_row(k, mm, mm.pgd)
     check_mm(k, mm)
     mm.pgd = 0

@@ -5,12 +5,14 @@ from rmap.mm.bug cimport BUG
 from rmap.mm.fault cimport handle_mm_fault
 from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
+from rmap.mm.migrate.entries cimport migration_entry_wait
 from rmap.mm.mlock_page cimport mlock_vma_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page cimport PageAnon, PageDirty, PageFlag, PageTransCompound, get_page
 from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page cimport page_ref_add, page_ref_sub, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
+from rmap.mm.pgtable cimport is_migration_entry, is_swap_pte, pte_to_swp_entry
 from rmap.mm.pgtable cimport pte_dirty, pte_lock, pte_lookup, pte_pfn, pte_present, pte_unlock
 from rmap.mm.pgtable cimport pte_write, ptep_get
 from rmap.mm.stack cimport find_extend_vma
@@ -23,6 +25,7 @@ cdef class GupState:
     cdef public u64 flags
 
 cpdef i64 follow_page_pte(Kernel k, Vma vma, u64 address, u64 flags) except? -1
+cdef flag _is_moving(u64 pte) except? -1
 cdef i64 _page_of_entry(Kernel k, Vma vma, u64 address, u64 pte, u64 flags) except? -1
 cdef flag gup_must_unshare(Kernel k, u64 page, u64 flags) except? -1
 cdef flag can_follow_write_pte(

@@ -36,6 +36,7 @@ if not cython.compiled:
         FOLL_FORCE,
         FOLL_GET,
         FOLL_HWPOISON,
+        FOLL_MIGRATION,
         FOLL_MLOCK,
         FOLL_NOWAIT,
         FOLL_PIN,
@@ -68,6 +69,7 @@ if not cython.compiled:
     from rmap.mm.fault import handle_mm_fault
     from rmap.mm.lru import mark_page_accessed, put_page
     from rmap.mm.memory import is_zero_pfn, vm_normal_page
+    from rmap.mm.migrate.entries import migration_entry_wait
     from rmap.mm.mlock_page import mlock_vma_page
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.page import (
@@ -84,11 +86,14 @@ if not cython.compiled:
     )
     from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.pgtable import (
+        is_migration_entry,
+        is_swap_pte,
         pte_dirty,
         pte_lock,
         pte_lookup,
         pte_pfn,
         pte_present,
+        pte_to_swp_entry,
         pte_unlock,
         pte_write,
         ptep_get,
@@ -118,15 +123,23 @@ def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
     """The page that an address maps, if it may be used as `flags` (FOLL_) say.
 
     0 if a fault has to come first, -EMLINK if one that makes the page this process's alone;
-    -EEXIST for an entry without a page. With FOLL_GET it has a reference.
+    -EEXIST for an entry without a page. With FOLL_GET it has a reference. With FOLL_MIGRATION a
+    page that is being moved is waited for.
     """
     ptep: u64 = pte_lookup(k, vma.vm_mm, address)
     if not ptep:
         return 0
+    while flags & FOLL_MIGRATION and _is_moving(ptep_get(k, ptep)):
+        migration_entry_wait(k, ptep)
     pte_lock(k, ptep)
     page: i64 = _page_of_entry(k, vma, address, ptep_get(k, ptep), flags)
     pte_unlock(k, ptep)
     return page
+
+
+def _is_moving(pte: u64) -> flag:
+    """Whether an entry stands for a page that is being moved."""
+    return is_swap_pte(pte) and is_migration_entry(pte_to_swp_entry(pte))
 
 
 def _page_of_entry(k: Kernel, vma: Vma, address: u64, pte: u64, flags: u64) -> i64:

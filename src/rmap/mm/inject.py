@@ -37,6 +37,8 @@ SITES = (
     "hugetlb_page",
     "hugetlb_region",
     "to_kill",
+    "rmap_item",
+    "stable_node",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

@@ -4,7 +4,7 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG
 from rmap.mm.filemap cimport page_cache_read
 from rmap.mm.inject_error cimport madvise_inject_error
-from rmap.mm.ksm cimport unmerge_ksm_pages
+from rmap.mm.ksm.unmerge cimport ksm_madvise
 from rmap.mm.lru cimport deactivate_page, isolate_lru_page, mark_page_lazyfree, put_page
 from rmap.mm.lru cimport putback_lru_page
 from rmap.mm.memory cimport vm_normal_page
@@ -32,9 +32,8 @@ cpdef i32 madvise_behavior(
     Kernel k, Vma vma, VmaPointer prev, u64 start, u64 end, i32 behavior
 ) except? -1
 cdef i32 _split(Kernel k, Mm mm, Vma vma, u64 address, i32 new_below) except? -1
-cdef i32 _refused(Kernel k, Vma vma, u64 start, u64 end, i32 behavior) except? -1
-cdef u64 _new_flags(Vma vma, i32 behavior) except? 0
-cdef flag _may_be_merged(Vma vma) except? -1
+cdef i32 _refused(Vma vma, i32 behavior) except? -1
+cdef i64 _new_flags(Kernel k, Vma vma, u64 start, u64 end, i32 behavior) except? -1
 
 cdef i32 madvise_willneed(Kernel k, Vma vma, u64 start, u64 end) except? -1
 cdef i32 _read_ahead(Kernel k, Vma vma, u64 entry) except -1

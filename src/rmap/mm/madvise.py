@@ -45,14 +45,10 @@ if not cython.compiled:
         TASK_SIZE,
         VM_DONTCOPY,
         VM_DONTDUMP,
-        VM_DONTEXPAND,
         VM_HUGEPAGE,
         VM_HUGETLB,
         VM_IO,
         VM_LOCKED,
-        VM_MAYSHARE,
-        VM_MERGEABLE,
-        VM_MIXEDMAP,
         VM_NOHUGEPAGE,
         VM_PFNMAP,
         VM_RAND_READ,
@@ -68,7 +64,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG
     from rmap.mm.filemap import page_cache_read
     from rmap.mm.inject_error import madvise_inject_error
-    from rmap.mm.ksm import unmerge_ksm_pages
+    from rmap.mm.ksm.unmerge import ksm_madvise
     from rmap.mm.lru import (
         deactivate_page,
         isolate_lru_page,
@@ -136,10 +132,14 @@ def madvise_behavior(
     negative errno.
     """
     mm: Mm = vma.vm_mm
-    error: i32 = _refused(k, vma, start, end, behavior)
+    error: i32 = _refused(vma, behavior)
     if error:
         return error
-    new_flags: u64 = _new_flags(vma, behavior)
+    flags: i64 = _new_flags(k, vma, start, end, behavior)
+    if flags < 0:
+        # Kernel resources are short for the moment.
+        return -EAGAIN
+    new_flags: u64 = flags
     if new_flags == vma.vm_flags:
         prev.vma = vma
         return 0
@@ -181,23 +181,22 @@ def _split(k: Kernel, mm: Mm, vma: Vma, address: u64, new_below: i32) -> i32:
     return -EAGAIN if error == -ENOMEM else error
 
 
-def _refused(k: Kernel, vma: Vma, start: u64, end: u64, behavior: i32) -> i32:
-    """Why the advice cannot be taken, as a negative errno; 0. Merged pages are taken apart."""
-    error: i32
+def _refused(vma: Vma, behavior: i32) -> i32:
+    """Why the advice cannot be taken, as a negative errno; 0."""
     if behavior == MADV_DOFORK and vma.vm_flags & VM_IO:
         return -EINVAL
     if behavior == MADV_WIPEONFORK and (vma.vm_file is not None or vma.vm_flags & VM_SHARED):
         return -EINVAL
     if behavior == MADV_DODUMP and vma.vm_flags & VM_SPECIAL:
         return -EINVAL
-    if behavior == MADV_UNMERGEABLE and vma.vm_flags & VM_MERGEABLE and vma.anon_vma is not None:
-        error = unmerge_ksm_pages(k, vma, start, end)
-        return -EAGAIN if error == -ENOMEM else error
     return 0
 
 
-def _new_flags(vma: Vma, behavior: i32) -> u64:
-    """The flags of the VMA after an advice; the same if the advice does not matter for it."""
+def _new_flags(k: Kernel, vma: Vma, start: u64, end: u64, behavior: i32) -> i64:
+    """The flags of the VMA after an advice; the same if the advice does not matter for it.
+
+    -ENOMEM if KSM could not take it.
+    """
     vm_flags: u64 = vma.vm_flags
     if behavior == MADV_NORMAL:
         return vm_flags & ~(VM_RAND_READ | VM_SEQ_READ)
@@ -217,19 +216,11 @@ def _new_flags(vma: Vma, behavior: i32) -> u64:
         return vm_flags | VM_DONTDUMP
     if behavior == MADV_DODUMP:
         return vm_flags & ~VM_DONTDUMP
-    if behavior == MADV_MERGEABLE:
-        return vm_flags | VM_MERGEABLE if _may_be_merged(vma) else vm_flags
-    if behavior == MADV_UNMERGEABLE:
-        return vm_flags & ~VM_MERGEABLE
+    if behavior == MADV_MERGEABLE or behavior == MADV_UNMERGEABLE:
+        return ksm_madvise(k, vma, start, end, behavior)
     if behavior == MADV_HUGEPAGE:
         return (vm_flags & ~VM_NOHUGEPAGE) | VM_HUGEPAGE
     return (vm_flags & ~VM_HUGEPAGE) | VM_NOHUGEPAGE
-
-
-def _may_be_merged(vma: Vma) -> flag:
-    """Whether KSM cares for the pages of a VMA (ksm_madvise(), mm/ksm.c:2384, v4.18)."""
-    never: u64 = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND
-    return vma.vm_flags & (never | VM_HUGETLB | VM_MIXEDMAP) == 0
 
 
 # ---------------------------------------------------------------- MADV_WILLNEED

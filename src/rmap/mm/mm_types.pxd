@@ -114,6 +114,8 @@ cdef class Mm:
     cdef public i64 locked_vm
     cdef public i64 total_vm
     cdef public i32 mm_users
+    cdef public i32 mm_count
+    cdef public u64 flags
     cdef public flag on_mmlist
     cdef public flag tlb_flush_batched
     cdef public i32 tlb_flush_pending
@@ -251,6 +253,8 @@ cdef class Kernel:
     cdef public flag debug_vm
     cdef public flag in_reclaim
     cdef public u64 serial
+    # Of rmap.mm.ksm.stable, which is above this module.
+    cdef public object ksm
     cdef public i32 thp_enabled
     cdef public i32 thp_defrag
     cdef public flag thp_use_zero_page

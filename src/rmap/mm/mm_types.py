@@ -260,7 +260,11 @@ class Vma:
 
 
 class Mm:
-    """struct mm_struct. `vmas` is the VMAs by address, which the kernel keeps in mm_rb."""
+    """struct mm_struct. `vmas` is the VMAs by address, which the kernel keeps in mm_rb.
+
+    `mm_users` is who uses the address space, all of them together one of `mm_count`, who refer to
+    this object. `flags` are ``MMF_``.
+    """
 
     def __init__(self, kernel: Kernel, ident: u64, pgd: u64) -> None:
         self.ident = ident
@@ -279,6 +283,8 @@ class Mm:
         self.locked_vm = 0
         self.total_vm = 0
         self.mm_users = 1
+        self.mm_count = 1
+        self.flags = 0
         self.on_mmlist = False
         self.tlb_flush_batched = False
         self.tlb_flush_pending = 0
@@ -494,6 +500,7 @@ class Kernel:
         self._make_huge()
         self._make_hugetlb()
         self._make_poison()
+        self.ksm: Any = None
         root: MemCgroup = MemCgroup(0, "/", None)
         self.memcgs.append(root)
         self.root_lruvec = root.lruvec

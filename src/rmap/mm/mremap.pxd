@@ -5,7 +5,7 @@ from rmap.sync.core cimport sched
 from rmap.mm.anon_vma cimport anon_vma_lock_write, anon_vma_unlock_write, unlink_anon_vmas
 from rmap.mm.bug cimport BUG
 from rmap.mm.gup cimport mm_populate
-from rmap.mm.ksm cimport unmerge_ksm_pages
+from rmap.mm.ksm.unmerge cimport unmerge_ksm_pages
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmap cimport do_munmap, get_unmapped_area, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end

@@ -48,7 +48,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG
     from rmap.mm.gup import mm_populate
-    from rmap.mm.ksm import unmerge_ksm_pages
+    from rmap.mm.ksm.unmerge import unmerge_ksm_pages
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.mmap import do_munmap, get_unmapped_area, page_align
     from rmap.mm.mmu_notifier import (

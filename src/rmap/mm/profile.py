@@ -123,6 +123,24 @@ QUIRKS: tuple[Quirk, ...] = (
         "head alone (504e070dc08f, 1fb08ac63bee)",
     ),
     Quirk(
+        "ksm_honours_flush_pending",
+        "4.18",
+        "KSM flushes the TLB before it merges a page whose entry is read-only and clean already, "
+        "if a flush of the address space is still to come (b3a81d0841a9)",
+    ),
+    Quirk(
+        "ksm_zero_page_checks_vma",
+        "5.7",
+        "ksmd that is about to merge a page with the zero page looks whether its VMA is still "
+        "there (56df70a63ed5)",
+    ),
+    Quirk(
+        "ksm_names_node_last",
+        "6.10",
+        "a page names its stable node only once that is in the tree; before, a chain that could "
+        "not be allocated left the page with a node that was freed (90e823498881)",
+    ),
+    Quirk(
         "clear_young_keeps_tlb",
         "",
         "clearing a PTE's accessed bit flushes nothing, as on x86 (b13b1d2d8692): a CPU that still "

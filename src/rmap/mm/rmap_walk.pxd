@@ -7,6 +7,7 @@ from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_
 from rmap.mm.inline cimport hpage_nr_pages, page_mapping_word, page_rmapping, page_to_pgoff
 from rmap.mm.inline cimport PageAnon, PageKsm, PageLocked, pmd_offset, pmd_present
 from rmap.mm.inline cimport pmd_trans_huge, ptep_get, vma_address, vma_page_address
+from rmap.mm.ksm.stable cimport RmapItem, StableNode, page_stable_node
 from rmap.mm.mm_types cimport AddressSpace, AnonVma, AnonVmaChain, IntervalNode, IntervalRoot
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page cimport page_anon_vma
@@ -26,5 +27,8 @@ cpdef i32 rmap_walk_locked(Kernel k, u64 page, RmapWalkControl rwc) except -1
 cpdef i32 rmap_walk_anon(Kernel k, u64 page, RmapWalkControl rwc, flag locked) except -1
 cpdef i32 rmap_walk_file(Kernel k, u64 page, RmapWalkControl rwc, flag locked) except -1
 cpdef i32 rmap_walk_ksm(Kernel k, u64 page, RmapWalkControl rwc) except -1
+cdef flag _walk_item(
+    Kernel k, u64 page, RmapItem rmap_item, flag forks, RmapWalkControl rwc
+) except? -1
 cdef AnonVma rmap_walk_anon_lock(Kernel k, u64 page, RmapWalkControl rwc)
 cdef i32 _walk_tree(Kernel k, u64 page, RmapWalkControl rwc, IntervalRoot tree) except -1

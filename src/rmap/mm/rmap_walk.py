@@ -2,10 +2,11 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
 """Walks of the reverse map: every VMA that may map a page, in the order of its tree.
 
-mm/rmap.c:683-742 and 1731-1880 (v4.18). Locks, outermost first: the page lock, which the caller
-holds for a page of a file; then, unless the caller says that it holds it, mapping->i_mmap_rwsem or
-the rwsem of the anon_vma's root, for read, over the whole walk. What is done with each VMA may take
-page-table locks inside.
+mm/rmap.c:683-742 and 1731-1880 (v4.18), and the walk of merged pages of mm/ksm.c. Locks, outermost
+first: the page lock, which the caller holds for a page of a file and for a merged one; then, unless
+the caller says that it holds it, mapping->i_mmap_rwsem or the rwsem of the anon_vma's root, for
+read, over the whole walk (of a merged page, over each of its items). What is done with each VMA may
+take page-table locks inside.
 
 >>> class Visitor(RmapWalkControl):
 ...     def rmap_one(self, k, page, vma, address):
@@ -20,13 +21,16 @@ import cython
 if not cython.compiled:
     from rmap.mm.anon_vma import anon_vma_lock_read, anon_vma_unlock_read
     from rmap.mm.bits import (
+        KSM_FLAG_MASK,
         MAPPING_HANDLE_SHIFT,
         PAGE_NOT_IN_VMA,
         RMAP_VMAS_VISITED,
         RMAP_WALKS,
+        ULONG_MAX,
     )
     from rmap.mm.bug import BUG_PAGE
     from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
+    from rmap.mm.ksm.stable import RmapItem, StableNode, page_stable_node
     from rmap.mm.mm_types import (
         AddressSpace,
         AnonVma,
@@ -208,14 +212,58 @@ def _walk_tree(k: Kernel, page: u64, rwc: RmapWalkControl, tree: IntervalRoot) -
 
 
 def rmap_walk_ksm(k: Kernel, page: u64, rwc: RmapWalkControl) -> i32:
-    """Walk the VMAs of a KSM page. This machine merges no pages, so there is none."""
-    return BUG_PAGE("rmap.c:1864 rmap_walk: a KSM page, which this machine does not make", page)
+    """Walk the VMAs of a merged page: where ksmd merged it, then where fork copied it since.
+
+    mm/ksm.c (v4.18). The page lock keeps the node and its items as they are. Each item is one
+    address, and is looked for in every VMA that the item's anon_vma has a tie to, at whatever
+    offset: first in the VMA of the item's own address space, and when all items have been tried,
+    in those of others.
+    """
+    if not PageKsm(k, page):
+        BUG_PAGE("ksm.c rmap_walk_ksm: not a merged page", page)
+    if not PageLocked(k, page):
+        BUG_PAGE("ksm.c rmap_walk_ksm: the page is not locked", page)
+    node: StableNode = page_stable_node(k, page)
+    if node is None:
+        return 0
+    rmap_item: RmapItem
+    forks: i32
+    more: flag
+    for forks in range(2):
+        for rmap_item in reversed(node.hlist):
+            anon_vma_lock_read(rmap_item.anon_vma)
+            more = _walk_item(k, page, rmap_item, forks == 1, rwc)
+            anon_vma_unlock_read(rmap_item.anon_vma)
+            if not more:
+                return 0
+    return 0
+
+
+def _walk_item(
+    k: Kernel, page: u64, rmap_item: RmapItem, forks: flag, rwc: RmapWalkControl
+) -> flag:
+    """Work on the VMAs over an item's address: those of its address space, or those of others."""
+    address: u64 = rmap_item.address & ~KSM_FLAG_MASK
+    visited: i64 = 0
+    more: flag = True
+    vma: Vma
+    tree: IntervalRoot = rmap_item.anon_vma.rb_root
+    node: IntervalNode = interval_tree_iter_first(tree, 0, ULONG_MAX)
+    while node is not None and more:
+        vma = node.vma
+        if vma.vm_start <= address < vma.vm_end and (vma.vm_mm is not rmap_item.mm) == forks:
+            visited += 1
+            more = rwc.visit(k, page, vma, address)
+        node = interval_tree_iter_next(node, 0, ULONG_MAX)
+    k.vm_stat[RMAP_VMAS_VISITED] += visited
+    return more
 
 
 def rmap_walk(k: Kernel, page: u64, rwc: RmapWalkControl) -> i32:
     """Work on every VMA that may map the page, taking the lock that protects their tree.
 
-    mm/rmap.c:1861 (v4.18). A page of a file (or of shared memory) is locked by the caller.
+    mm/rmap.c:1861 (v4.18). A page of a file (or of shared memory) is locked by the caller, and so
+    is one that KSM merged.
     """
     k.vm_stat[RMAP_WALKS] += 1
     if k.tracer is not None:

@@ -45,6 +45,7 @@ cdef i32 _flush_tlb_func(Kernel k, Tlb tlb, Mm mm, u64 start, u64 end, u64 new_g
 
 cpdef i32 inc_tlb_flush_pending(Kernel k, Mm mm) except -1
 cpdef i32 dec_tlb_flush_pending(Kernel k, Mm mm) except -1
+cpdef flag mm_tlb_flush_pending(Mm mm) except? -1
 cpdef u64 ptep_clear_flush(Kernel k, Vma vma, u64 address, u64 ptep) except? 0
 cpdef flag ptep_test_and_clear_young(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
 cpdef flag ptep_clear_flush_young(Kernel k, Vma vma, u64 address, u64 ptep) except? -1

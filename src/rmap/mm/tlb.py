@@ -397,6 +397,13 @@ def dec_tlb_flush_pending(k: Kernel, mm: Mm) -> i32:
     return 0
 
 
+def mm_tlb_flush_pending(mm: Mm) -> flag:
+    """Whether somebody has changed entries whose flush is still to come."""
+    if sched.exploring:
+        sched_point(OP_READ, FIELD_TLB_BATCHED, mm.ident)
+    return mm.tlb_flush_pending > 0
+
+
 def ptep_clear_flush(k: Kernel, vma: Vma, address: u64, ptep: u64) -> u64:
     """Empty an entry, flush its page if a CPU can remember it, and return what it was.
 

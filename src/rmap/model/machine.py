@@ -44,6 +44,7 @@ from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
+from rmap.model.ksm import KsmHandle
 from rmap.model.process import Process
 from rmap.model.running import Running
 from rmap.model.sizes import pages_of
@@ -135,6 +136,7 @@ class Machine:
         self._next_cpu = 0
         self._kthread = Task("kthread", 0, None, 0)
         self._balancing = False
+        self.ksm = KsmHandle(self)
         self._cgroups: dict[str, Cgroup] = {"/": Cgroup(self, self.kernel.memcgs[0])}
 
     # ------------------------------------------------------------ running

@@ -18,6 +18,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "anon_vma_fork": ("vma", "parent", "anon_vma"),
     "anon_vma_free": ("anon_vma",),
     "anon_vma_prepare": ("vma", "anon_vma"),
+    "break_ksm": ("page", "vma", "address"),
     "copy_page_range": ("vma", "parent", "error"),
     "deferred_split_huge_page": ("page",),
     "do_anonymous_page": ("page", "vma", "address"),
@@ -30,6 +31,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "free_unref_page": ("page",),
     "handle_mm_fault": ("vma", "address", "flags"),
     "kill_proc": ("task", "signal", "code", "address"),
+    "ksm_migrate_page": ("page", "old"),
     "mcopy_atomic_pte": ("page", "vma", "address"),
     "memory_failure": ("page", "flags", "error"),
     "mlock_vma_page": ("page",),
@@ -53,8 +55,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "shrink_page": ("page", "verdict"),
     "split_huge_page": ("page", "result"),
     "split_vma": ("vma", "new", "address"),
+    "stable_node_stale": ("page",),
+    "stable_tree_append": ("page", "mm", "address"),
     "truncate_inode_page": ("page", "mapping"),
     "try_to_free_pages": ("cgroup", "reclaimed"),
+    "try_to_merge_one_page": ("page", "vma", "kpage", "error"),
     "try_to_unmap": ("page", "flags", "unmapped"),
     "try_to_unmap_one": ("page", "vma", "address", "ok"),
     "unlink_anon_vmas": ("vma",),
@@ -66,7 +71,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "write_cache_pages": ("mapping", "written"),
 }
 #: Numbers that are shown in hexadecimal.
-_HEX = frozenset(("page", "flags", "entry", "old"))
+_HEX = frozenset(("page", "flags", "entry", "old", "kpage"))
 _ADDRESSES = frozenset(("address", "start", "end", "to"))
 
 

@@ -9,6 +9,7 @@ migration.
 
 from __future__ import annotations
 
+RANK_KSM_THREAD = 0
 RANK_INODE = 1
 RANK_MMAP_SEM = 2
 # A file of hugetlbfs is mapped with its inode locked, and huge pages are made one by one.
@@ -36,6 +37,8 @@ RANK_MM_SLOT = 19
 # The last reference to a huge page may be dropped under any of the others.
 RANK_HUGETLB = 20
 RANK_RESV_MAP = 21
+# Taken inside mmap_sem, with nothing inside of it.
+RANK_KSM_MMLIST = 22
 
 # How a lock is held, or is asked for.
 READ_MODE = 0
@@ -68,8 +71,10 @@ FIELD_TLB_BATCHED = 42
 FIELD_SWAP_MAP = 43
 FIELD_CONTENT = 44
 FIELD_USERFAULT = 45
+FIELD_STABLE_NODE = 46
 
 NAMES = {
+    RANK_KSM_THREAD: "ksm_thread_mutex",
     RANK_INODE: "inode->i_mutex",
     RANK_MMAP_SEM: "mm->mmap_sem",
     RANK_HUGETLB_INODE: "hugetlbfs inode->i_rwsem",
@@ -91,6 +96,7 @@ NAMES = {
     RANK_MM_SLOT: "khugepaged_mm_lock",
     RANK_HUGETLB: "hugetlb_lock",
     RANK_RESV_MAP: "resv_map->lock",
+    RANK_KSM_MMLIST: "ksm_mmlist_lock",
     FIELD_MAPPING: "page->mapping",
     FIELD_MAPCOUNT: "page->_mapcount",
     FIELD_REFCOUNT: "page->_refcount",
@@ -105,5 +111,6 @@ NAMES = {
     FIELD_SWAP_MAP: "swap_map",
     FIELD_CONTENT: "content",
     FIELD_USERFAULT: "userfault",
+    FIELD_STABLE_NODE: "stable_node->kpfn",
 }
 NESTABLE = frozenset({RANK_MMAP_SEM, RANK_PTL, RANK_PAGE_LOCK})
