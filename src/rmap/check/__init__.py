@@ -23,6 +23,7 @@ from collections.abc import Collection, Mapping
 from rmap.check import (
     compound,
     counters,
+    hugetlb,
     leaks,
     merged,
     pages,
@@ -47,6 +48,7 @@ __all__ = [
     "check_kernel",
     "compound",
     "counters",
+    "hugetlb",
     "leaks",
     "leftovers",
     "merged",

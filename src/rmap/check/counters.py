@@ -140,7 +140,8 @@ def expected_vmstat(facts: Recount) -> dict[str, int]:
         "NR_SHMEM_PMDMAPPED": int((whole & ~facts.anon).sum()),
         "NR_SHMEM_THPS": len(shmem & set(np.flatnonzero(huge).tolist())),
         "NR_MLOCK": _pages(facts, facts.flagged(PG_mlocked)),
-        "NR_FILE_PAGES": len(facts.cached_pages) + len(facts.swap_cache),
+        "NR_FILE_PAGES": int((~facts.hugetlb[list(facts.cached_pages)]).sum())
+        + len(facts.swap_cache),
         "NR_SHMEM": len(shmem),
         "NR_FILE_DIRTY": int((facts.flagged(PG_dirty) & cached).sum()),
         "NR_WRITEBACK": _pages(facts, facts.flagged(PG_writeback)),

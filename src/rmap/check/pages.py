@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rmap.check.entries import I64, U8, Bools
+from rmap.check.entries import I64, U8
 from rmap.check.recount import Recount, name_vma
 from rmap.check.violation import invariant
 from rmap.mm.bits import (
@@ -63,7 +63,8 @@ def tables(facts: Recount) -> Iterator[str]:
     for number, address in zip(long.vma[:TOLD].tolist(), long.address.tolist(), strict=False):
         yield f"{name_vma(facts.vmas[number])} ends within a huge entry, at {address:#x}"
     rows = np.concatenate([*facts.table_rows, np.array(facts.deposited_rows, np.int64)])
-    rows = rows[_not_shared(facts, rows)]
+    shared = np.isin(rows, list(facts.kernel.pmd_sharers))
+    rows = np.concatenate((rows[~shared], np.unique(rows[shared])))
     if len(np.unique(rows)) != len(rows):
         yield "a page table hangs in two places"
     free = set(facts.kernel.pt_free)
@@ -72,12 +73,6 @@ def tables(facts: Recount) -> Iterator[str]:
         yield f"page tables in use are on the free list, or twice on it: {sorted(lost)}"
     if len(rows) + len(free) != facts.kernel.pt_next - 1:
         yield f"of {facts.kernel.pt_next - 1} page tables {len(rows)} are used and {len(free)} free"
-
-
-def _not_shared(facts: Recount, rows: I64) -> Bools:
-    """Which places of tables count: of a table of hugetlb pages that mms share, one."""
-    places = np.ones(len(rows), np.bool_)
-    return places
 
 
 @invariant("mapcount", "a page's _mapcount counts the entries that map it (I10, I11)")
@@ -284,12 +279,13 @@ def file_pages(facts: Recount) -> Iterator[str]:
     """page->mapping and page->index of cached pages, and nrpages."""
     for mapping in facts.mappings:
         pages = facts.pages_of(mapping)
+        order = mapping.hstate.order if mapping.hstate is not None else 0
         if len(pages) != mapping.nrpages:
             yield f"{mapping.name}: nrpages {mapping.nrpages}, found {len(pages)}"
         for index, page in pages:
             if facts.mapping[page] != mapping.handle << MAPPING_HANDLE_SHIFT:
                 yield f"page {page:#x} in the cache of {mapping.name} has another mapping"
-            if facts.pgoff[page] != index:
+            if facts.pgoff[page] != index << order:
                 where = f"page {page:#x} at {index:#x} of {mapping.name}"
                 yield f"{where} has index {facts.pgoff[page]:#x}"
 

@@ -270,6 +270,7 @@ cdef class Kernel:
     cdef public SpinLock hugetlb_lock
     cdef public list hugetlb_fault_mutexes
     cdef public dict pmd_sharers
+    cdef public flag pmd_table_was_shared
     cdef public flag early_kill
     cdef public i64 num_poisoned_pages
     cdef public dict poisoned

@@ -555,7 +555,8 @@ class Kernel:
     def _make_hugetlb(self) -> None:
         """Set up pools of 2 MiB and 1 GiB pages, with nothing in them.
 
-        `pmd_sharers` counts who else uses a table of PMDs: row to mms beyond the first.
+        `pmd_sharers` counts who else uses a table of PMDs: row to mms beyond the first. That some
+        table ever was shared is noted for checkers.
         """
         self.hstates = [Hstate("2M", 9), Hstate("1G", 18)]
         self.hugetlb_lock = SpinLock(RANK_HUGETLB, 0)
@@ -563,6 +564,7 @@ class Kernel:
         for number in range(HUGETLB_FAULT_MUTEXES):
             self.hugetlb_fault_mutexes.append(RwSem(RANK_HUGETLB_FAULT, number))
         self.pmd_sharers = {}
+        self.pmd_table_was_shared = False
 
     def grow_tables(self) -> None:
         """Double the pool of page tables. Every memoryview of it that was kept is stale then."""

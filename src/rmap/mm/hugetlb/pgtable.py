@@ -198,6 +198,7 @@ def _find_table(k: Kernel, mapping: AddressSpace, vma: Vma, address: u64, idx: u
 def _share_row(k: Kernel, mm: Mm, pud: u64, row: u64) -> i32:
     """Let a PUD point to a table that others have as well, and count that."""
     k.pmd_sharers[row] = k.pmd_sharers.get(row, 0) + 1
+    k.pmd_table_was_shared = True
     k.pt[pud] = row << PAGE_SHIFT | _PAGE_PRESENT | _PAGE_RW | _PAGE_USER
     mm.nr_ptes += 1
     if k.tracer is not None:
