@@ -73,7 +73,7 @@ def test_machines_are_apart(m: Machine) -> None:
 
 def test_statistics_have_their_numbers() -> None:
     assert VM_STAT_NAMES[bits.NR_ANON_MAPPED] == "nr_anon_mapped"
-    assert VM_STAT_NAMES[bits.NR_VM_STATS - 1] == "thp_swpout_fallback"
+    assert VM_STAT_NAMES[bits.THP_SWPOUT_FALLBACK] == "thp_swpout_fallback"
     assert len(VM_STAT_NAMES) == bits.NR_VM_STATS
 
 

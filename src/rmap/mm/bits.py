@@ -452,7 +452,15 @@ THP_ZERO_PAGE_ALLOC = 57
 THP_ZERO_PAGE_ALLOC_FAILED = 58
 THP_SWPOUT = 59
 THP_SWPOUT_FALLBACK = 60
-NR_VM_STATS = 61
+PGMIGRATE_SUCCESS = 61
+PGMIGRATE_FAIL = 62
+COMPACTSTALL = 63
+COMPACTFAIL = 64
+COMPACTSUCCESS = 65
+COMPACTMIGRATE_SCANNED = 66
+COMPACTFREE_SCANNED = 67
+COMPACTISOLATED = 68
+NR_VM_STATS = 69
 
 # LRU lists (include/linux/mmzone.h).
 LRU_INACTIVE_ANON = 0
@@ -468,6 +476,27 @@ LRU_FILE = 2
 # count of its free pages tells; a run of more pages than the costly order is not tried for long.
 FREE_BLOCK_LISTED = 0x8000
 PAGE_ALLOC_COSTLY_ORDER = 3
+
+# Migration: how much of waiting is allowed, and what for (include/linux/migrate_mode.h, migrate.h).
+MIGRATE_ASYNC = 0
+MIGRATE_SYNC_LIGHT = 1
+MIGRATE_SYNC = 2
+MIGRATE_SYNC_NO_COPY = 3
+MR_COMPACTION = 0
+MR_MEMORY_FAILURE = 1
+MR_MEMORY_HOTPLUG = 2
+MR_SYSCALL = 3
+# Compaction (include/linux/compaction.h): what came of an attempt, how long after failures the
+# next one may be put off, and how many pages it isolates at once.
+COMPACT_SKIPPED = 1
+COMPACT_DEFERRED = 2
+COMPACT_CONTINUE = 4
+COMPACT_COMPLETE = 5
+COMPACT_PARTIAL_SKIPPED = 6
+COMPACT_CONTENDED = 7
+COMPACT_SUCCESS = 8
+COMPACT_MAX_DEFER_SHIFT = 6
+COMPACT_CLUSTER_MAX = 32
 
 # Reclaim (include/linux/swap.h, mmzone.h; mm/vmscan.c).
 SWAP_CLUSTER_MAX = 32

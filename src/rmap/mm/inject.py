@@ -39,6 +39,7 @@ SITES = (
     "to_kill",
     "rmap_item",
     "stable_node",
+    "migration_target",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

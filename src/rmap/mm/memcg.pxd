@@ -20,6 +20,7 @@ cpdef i32 try_charge(Kernel k, MemCgroup memcg, u64 gfp, i64 nr_pages) except? -
 cdef MemCgroup _over_limit(MemCgroup memcg, i64 nr_pages)
 cdef MemCgroup _swap_owner(Kernel k, u64 entry, MemCgroup memcg)
 cpdef i32 mem_cgroup_uncharge(Kernel k, u64 page) except -1
+cpdef i32 mem_cgroup_migrate(Kernel k, u64 old, u64 new) except -1
 cpdef i32 page_counter_uncharge(MemCgroup memcg, i64 nr_pages) except -1
 cpdef i32 mem_cgroup_try_charge_swap(Kernel k, u64 page, u64 entry) except? -1
 cpdef i32 mem_cgroup_uncharge_swap(Kernel k, u64 entry) except -1

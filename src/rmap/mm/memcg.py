@@ -197,6 +197,23 @@ def mem_cgroup_uncharge(k: Kernel, page: u64) -> i32:
     return 0
 
 
+def mem_cgroup_migrate(k: Kernel, old: u64, new: u64) -> i32:
+    """Charge a page that replaces another to the same cgroup, past its limit (memcontrol.c:5772).
+
+    The old one is uncharged when it is freed, which is soon. Both are locked, the new one is on
+    no list.
+    """
+    if k.pg_memcg[new] or not k.pg_memcg[old]:
+        return 0
+    memcg: MemCgroup = k.memcgs[k.pg_memcg[old]]
+    nr_pages: i64 = hpage_nr_pages(k, new)
+    k.pg_memcg[new] = memcg.ident
+    while memcg.parent is not None:
+        memcg.usage += nr_pages
+        memcg = memcg.parent
+    return 0
+
+
 def page_counter_uncharge(memcg: MemCgroup, nr_pages: i64) -> i32:
     """Count fewer pages in a cgroup and all above it (mm/page_counter.c)."""
     while memcg.parent is not None:

@@ -47,7 +47,7 @@ cdef class AddressSpace:
     cdef public Hstate hstate
     cdef public ResvMap resv_map
     cdef public flag unevictable
-    cdef public flag writenotify
+    cdef public flag writenotify, writes_to_migrate
     cdef public u64 size_pages
     cdef public i32 huge
     cdef public flag shrinkable
@@ -220,6 +220,11 @@ cdef class Kernel:
     cdef public u64 free_last
     cdef public u16[::1] block_free
     cdef public list free_blocks
+    cdef public u64 compact_migrate_pfn
+    cdef public u64 compact_free_pfn
+    cdef public i32 compact_considered
+    cdef public i32 compact_defer_shift
+    cdef public i32 compact_order_failed
     cdef public i64 nr_free
     cdef public i64 watermark_high
     cdef public i64 watermark_low

@@ -140,6 +140,7 @@ class AddressSpace:
     lock order.
     reaches beyond it (that it is on sbinfo->shrinklist). `wb_err` is a negative errno that the
     next fsync() returns, of contents that were lost.
+        `writes_to_migrate`: the file system cannot move dirty pages, so they are written first.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class AddressSpace:
         self.shmem = shmem
         self.unevictable = False
         self.writenotify = False
+        self.writes_to_migrate = False
         self.size_pages = 0
         self.huge = SHMEM_HUGE_NEVER
         self.shrinkable = False
@@ -465,6 +467,11 @@ class Kernel:
         self.free_last = nr_pages
         self.block_free = column((nr_pages >> 9) + 1, np.ushort)
         self.free_blocks = []
+        self.compact_migrate_pfn = 0
+        self.compact_free_pfn = 0
+        self.compact_considered = 0
+        self.compact_defer_shift = 0
+        self.compact_order_failed = 0
         self.nr_free = nr_pages
         self.watermark_high = 0
         self.watermark_low = 0

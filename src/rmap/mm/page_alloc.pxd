@@ -15,6 +15,7 @@ cpdef i32 free_unref_page(Kernel k, u64 page) except -1
 cpdef i32 free_compound_page(Kernel k, u64 head) except -1
 cpdef i32 bad_page(Kernel k, u64 page) except -1
 cdef flag _may_take(Kernel k, u64 gfp, i64 count) except? -1
+cpdef flag run_available(Kernel k, i32 order) except? -1
 cpdef flag isolate_free_page(Kernel k, u64 page) except? -1
 cpdef i32 link_free_pages(Kernel k, pages) except -1
 cdef u64 _make_run(Kernel k, u64 gfp, i32 order) except? 0

@@ -246,6 +246,27 @@ def _take_run(k: Kernel, count: u64) -> u64:
     return 0
 
 
+def run_available(k: Kernel, order: i32) -> flag:
+    """Whether a run of 2**`order` pages is free; takes nothing."""
+    one: u64 = 1
+    count: u64 = one << order
+    start: u64 = (k.free_next + count - 1) // count * count
+    if start + count - 1 <= k.free_last:
+        return True
+    if count == HPAGE_PMD_NR:
+        for block in k.free_blocks:
+            start = block
+            if _all_free(k, start << HPAGE_PMD_ORDER, HPAGE_PMD_NR):
+                return True
+        return False
+    start = count
+    while start + count - 1 <= k.nr_pages:
+        if _all_free(k, start, count):
+            return True
+        start += count
+    return False
+
+
 def _take_block(k: Kernel) -> u64:
     """Unlink a whole block, the one that became free last; 0 if there is none."""
     block: u64

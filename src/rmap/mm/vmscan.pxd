@@ -7,6 +7,7 @@ from rmap.mm.inline cimport hpage_nr_pages, mem_cgroup_page_lruvec, page_is_file
 from rmap.mm.inline cimport page_mapped, page_off_lru, put_page_testzero, SetPage
 from rmap.mm.lru cimport page_evictable, put_single_page, putback_lru_page
 from rmap.mm.memcg cimport mem_cgroup_is_descendant
+from rmap.mm.migrate.compaction cimport direct_compact
 from rmap.mm.mm_types cimport Kernel, LruVec, MemCgroup, Reclaimer
 from rmap.mm.page cimport get_page_unless_zero
 from rmap.mm.page_referenced cimport page_referenced

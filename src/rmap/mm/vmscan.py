@@ -53,6 +53,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG_PAGE
     from rmap.mm.lru import page_evictable, put_single_page, putback_lru_page
     from rmap.mm.memcg import mem_cgroup_is_descendant
+    from rmap.mm.migrate.compaction import direct_compact
     from rmap.mm.mm_inline import (
         add_page_to_lru_list,
         del_page_from_lru_list,
@@ -455,6 +456,10 @@ class VmscanReclaimer(Reclaimer):
     def try_to_free_pages(self, k: Kernel, memcg: MemCgroup | None, wanted: i64) -> i64:
         """Free `wanted` pages, of `memcg` or of anybody; returns how many it freed."""
         return reclaim(k, memcg, wanted).reclaimed
+
+    def compact(self, k: Kernel, order: i32, wait: flag) -> flag:
+        """Move pages so that a run of 2**`order` becomes free; whether it is worth looking."""
+        return direct_compact(k, order, wait)
 
 
 def kswapd(k: Kernel) -> ReclaimResult:

@@ -39,7 +39,7 @@ from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.shrink_page_list import ReclaimResult
 from rmap.mm.swap import add_to_swap
-from rmap.model import broken
+from rmap.model import broken, movement
 from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
@@ -257,6 +257,18 @@ class Machine:
         """Move pages that were not used from the active lists to the inactive; returns how many."""
         with self.kthread("kswapd") as k:
             return int(vmscan.age_active_lists(k, cgroup.memcg if cgroup else None, nr_pages))
+
+    def migrate(self, pages: Iterable[int], mode: str = "sync") -> movement.Moved:
+        """Move pages to other places, each to any; says where they went and which stayed.
+
+        `mode` is how much may be waited for: "async" for nothing, "light" for page locks, "sync"
+        also for pages that are being written. Parts of a huge page stand for the whole.
+        """
+        return movement.migrate(self, pages, mode)
+
+    def compact(self) -> movement.Compacted:
+        """Move what can be moved to the end of memory, so that the beginning becomes free."""
+        return movement.compact(self)
 
     def swapoff(self, type: int = 0) -> None:
         """Bring everything back from a swap area and take it out of use. Raises `SyscallError`."""
