@@ -3,6 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.content cimport copy_page_content
+from rmap.mm.ksm.stable cimport ksm_migrate_page
 from rmap.mm.memcg cimport mem_cgroup_migrate
 from rmap.mm.migrate.entries cimport remove_migration_ptes
 from rmap.mm.mm_types cimport AddressSpace, Kernel, SwapInfo

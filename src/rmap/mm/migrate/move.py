@@ -32,6 +32,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG_PAGE
     from rmap.mm.content import copy_page_content
+    from rmap.mm.ksm.stable import ksm_migrate_page
     from rmap.mm.memcg import mem_cgroup_migrate
     from rmap.mm.migrate.entries import remove_migration_ptes
     from rmap.mm.mm_types import AddressSpace, Kernel, SwapInfo
@@ -237,7 +238,7 @@ def migrate_page_states(k: Kernel, new: u64, page: u64) -> i32:
         SetPage(k, new, PG_unevictable)
     # Whoever looks for a merged page relies on the order: first its node, then the swap cache.
     if PageKsm(k, new):
-        BUG_PAGE("migrate.c migrate_page_states: a merged page", page)
+        ksm_migrate_page(k, new, page)
     if PageSwapCache(k, page):
         ClearPage(k, page, PG_swapcache)
     if not PageHuge(k, page):
