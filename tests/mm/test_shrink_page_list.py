@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
 from pressure import (
     Process,
     locked_elsewhere,
@@ -13,9 +12,7 @@ from pressure import (
 from reclaiming import anon, cold, mapped_file, shrink
 
 from rmap.mm.bits import (
-    DEF_PRIORITY,
     GFP_IO,
-    GFP_KERNEL,
     MADV_COLD,
     MADV_FREE,
     MM_ANONPAGES,
@@ -32,7 +29,6 @@ from rmap.mm.bits import (
     VM_LOCKED,
     PG_active,
     PG_dirty,
-    PG_locked,
     PG_mlocked,
     PG_reclaim,
     PG_referenced,
@@ -40,12 +36,10 @@ from rmap.mm.bits import (
     PG_unevictable,
     PG_writeback,
 )
-from rmap.mm.bug import KernelBug
 from rmap.mm.filemap import file_read, file_write, make_file
 from rmap.mm.lru import deactivate_page, isolate_lru_page, put_page
 from rmap.mm.mm_types import Kernel
-from rmap.mm.page import get_page, page_mapcount, unlock_page
-from rmap.mm.page_alloc import alloc_pages
+from rmap.mm.page import get_page, page_mapcount
 from rmap.mm.pgtable import pte_none, pte_young
 from rmap.mm.shrink_page_list import ScanControl, shrink_page_list
 from rmap.mm.swap_cache import end_swap_writes
@@ -395,15 +389,3 @@ def test_a_cpu_that_kept_a_writable_translation_cannot_write_to_a_freed_page() -
         q.check()
     assert k.vm_stat[TLB_FLUSH_REMOTE] > 0
     swap_is_sound(k, p, q)
-
-
-def test_a_huge_page_is_met_with_a_bug_and_not_with_nonsense() -> None:
-    k = machine(pages=2048)
-    head = alloc_pages(k, GFP_KERNEL, 9)
-    k.pg_flags[head] |= PG_swapbacked
-    sc = ScanControl(1, None)
-    sc.priority = DEF_PRIORITY
-    with pytest.raises(KernelBug, match="huge page"):
-        shrink_page_list(k, [head], sc, 0, True)
-    assert k.pg_flags[head] & PG_locked
-    unlock_page(k, head)

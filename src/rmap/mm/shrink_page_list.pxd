@@ -2,7 +2,9 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
-from rmap.mm.inline cimport ClearPage, page_is_file_cache, page_mapped, PageAnon, PageDirty
+from rmap.mm.huge.split_page cimport can_split_huge_page, split_huge_page_to_list
+from rmap.mm.inline cimport ClearPage, compound_mapcount, page_is_file_cache, page_mapped
+from rmap.mm.inline cimport PageAnon, PageDirty
 from rmap.mm.inline cimport PageFlag, PageSwapBacked, PageSwapCache, PageTransHuge, SetPage
 from rmap.mm.inline cimport TestClearPage
 from rmap.mm.lru cimport page_evictable
@@ -45,8 +47,9 @@ cpdef i64 shrink_page_list(
 ) except -1
 cdef i32 _activate_locked(Kernel k, u64 page, ReclaimResult stat) except -1
 cdef i32 _shrink_page(
-    Kernel k, u64 page, ScanControl sc, i32 ttu_flags, flag force_reclaim
+    Kernel k, u64 page, list queue, ScanControl sc, i32 ttu_flags, flag force_reclaim
 ) except -1
+cdef flag _add_to_swap(Kernel k, u64 page, list queue) except? -1
 cdef i32 _note_dirty_writeback(Kernel k, u64 page, ReclaimResult stat) except -1
 cdef i32 _meet_writeback(Kernel k, u64 page, ScanControl sc) except -1
 cpdef i32 page_check_references(Kernel k, u64 page, ScanControl sc) except -1

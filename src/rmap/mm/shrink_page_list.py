@@ -39,6 +39,7 @@ if not cython.compiled:
         SHRINK_FREE,
         SHRINK_KEEP,
         SHRINK_KEEP_LOCKED,
+        THP_SWPOUT_FALLBACK,
         TTU_BATCH_FLUSH,
         VM_EXEC,
         VM_LOCKED,
@@ -53,6 +54,7 @@ if not cython.compiled:
         PG_writeback,
     )
     from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.huge.split_page import can_split_huge_page, split_huge_page_to_list
     from rmap.mm.lru import page_evictable
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_inline import page_is_file_cache
@@ -68,6 +70,7 @@ if not cython.compiled:
         PageWriteback,
         SetPage,
         TestClearPage,
+        compound_mapcount,
         page_count,
         page_mapped,
         page_mapping,
@@ -164,13 +167,16 @@ def shrink_page_list(
     kept: list = []
     freed: list = []
     stat: ReclaimResult = sc.result
+    # From its end; what a huge page is split into comes next.
+    queue: list = pages[::-1]
     page: u64
     verdict: i32
-    for page in pages:
+    while queue:
+        page = queue.pop()
         stat.scanned += 1
         verdict = SHRINK_KEEP
         if trylock_page(k, page):
-            verdict = _shrink_page(k, page, sc, ttu_flags, force_reclaim)
+            verdict = _shrink_page(k, page, queue, sc, ttu_flags, force_reclaim)
         if k.tracer is not None:
             k.tracer("shrink_page", (page, verdict))
         if verdict == SHRINK_FREE:
@@ -210,8 +216,13 @@ def _activate_locked(k: Kernel, page: u64, stat: ReclaimResult) -> i32:
     return 0
 
 
-def _shrink_page(k: Kernel, page: u64, sc: ScanControl, ttu_flags: i32, force_reclaim: flag) -> i32:
-    """Take one locked page as far as it goes; what is to become of it, one of ``SHRINK_``."""
+def _shrink_page(
+    k: Kernel, page: u64, queue: list, sc: ScanControl, ttu_flags: i32, force_reclaim: flag
+) -> i32:
+    """Take one locked page as far as it goes; what is to become of it, one of ``SHRINK_``.
+
+    A huge page is split on the way, and its tails come to `queue`.
+    """
     if k.pg_flags[page] & PG_active:
         BUG_PAGE("vmscan.c:1128 an isolated inactive page is active", page)
     sc.nr_scanned += 1
@@ -234,13 +245,15 @@ def _shrink_page(k: Kernel, page: u64, sc: ScanControl, ttu_flags: i32, force_re
     if references == PAGEREF_KEEP:
         sc.result.referenced += 1
         return SHRINK_KEEP_LOCKED
-    if PageTransHuge(k, page):
-        BUG_PAGE("vmscan.c:1261 reclaim meets a huge page, which this machine does not make", page)
-    if PageAnon(k, page) and PageSwapBacked(k, page) and not PageSwapCache(k, page):
-        if not sc.gfp_mask & GFP_IO:
-            return SHRINK_KEEP_LOCKED
-        if not add_to_swap(k, page):
-            return SHRINK_ACTIVATE
+    if PageAnon(k, page) and PageSwapBacked(k, page):
+        if not PageSwapCache(k, page):
+            if not sc.gfp_mask & GFP_IO:
+                return SHRINK_KEEP_LOCKED
+            if not _add_to_swap(k, page, queue):
+                return SHRINK_ACTIVATE
+    elif PageTransHuge(k, page) and split_huge_page_to_list(k, page, queue):
+        # Of a file, or lazily freed.
+        return SHRINK_KEEP_LOCKED
     if page_mapped(k, page) and not try_to_unmap(k, page, ttu_flags | TTU_BATCH_FLUSH):
         sc.result.unmap_fail += 1
         return SHRINK_ACTIVATE
@@ -249,6 +262,26 @@ def _shrink_page(k: Kernel, page: u64, sc: ScanControl, ttu_flags: i32, force_re
         if verdict != SHRINK_FREE:
             return verdict
     return _free_page(k, page, sc)
+
+
+def _add_to_swap(k: Kernel, page: u64, queue: list) -> flag:
+    """Give an anonymous page a slot (mm/vmscan.c:1245, v4.18); whether that worked.
+
+    A huge page is split, as it never gets slots for all of its parts at once, being swapped to a
+    device that seeks. So no huge page is unmapped here, for which TTU_SPLIT_HUGE_PMD would be.
+    """
+    if PageTransHuge(k, page):
+        if not can_split_huge_page(k, page):
+            return False
+        # Where no PMD maps it, parts may be free that need no slot: split without asking for any.
+        if not compound_mapcount(k, page) and split_huge_page_to_list(k, page, queue):
+            return False
+    if add_to_swap(k, page):
+        return True
+    if not PageTransHuge(k, page) or split_huge_page_to_list(k, page, queue):
+        return False
+    k.vm_stat[THP_SWPOUT_FALLBACK] += 1
+    return add_to_swap(k, page)
 
 
 def _note_dirty_writeback(k: Kernel, page: u64, stat: ReclaimResult) -> i32:

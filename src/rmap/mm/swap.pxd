@@ -2,12 +2,13 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
-from rmap.mm.inline cimport page_mapped, PageCompound, PageFlag, PageKsm, PageLocked
-from rmap.mm.inline cimport PageSwapCache, SetPage, swp_offset
+from rmap.mm.inline cimport compound_head, page_mapped, PageCompound, PageFlag, PageKsm
+from rmap.mm.inline cimport PageLocked, PageSwapCache, PageTransCompound, SetPage, swp_offset
+from rmap.mm.inline cimport total_mapcount
 from rmap.mm.lru cimport put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge_swap
 from rmap.mm.mm_types cimport Kernel, SwapInfo
-from rmap.mm.page cimport page_mapcount, page_private, trylock_page, unlock_page
+from rmap.mm.page cimport page_private, page_trans_huge_mapcount, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport non_swap_entry, swp_entry
 from rmap.mm.swap_cache cimport add_to_swap_cache, delete_from_swap_cache, lookup_swap_cache

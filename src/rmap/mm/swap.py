@@ -29,10 +29,13 @@ if not cython.compiled:
         PageKsm,
         PageLocked,
         PageSwapCache,
+        PageTransCompound,
         SetPage,
-        page_mapcount,
+        compound_head,
         page_mapped,
         page_private,
+        page_trans_huge_mapcount,
+        total_mapcount,
         trylock_page,
         unlock_page,
     )
@@ -224,15 +227,17 @@ def reuse_swap_page(k: Kernel, page: u64) -> i32:
     mm/swapfile.c:1619 (v4.18). Returns how many mappings and swap entries there are in all if it
     may (for a small page 1), else 0. The page is locked. Pins do not count in this version. A page
     that is reused leaves the swap cache, unless it is being written and the device can bear that
-    it changes.
+    it changes. `page` may be part of a huge page, of which no part may be shared then; those are
+    never in the swap cache here.
     """
     if not PageLocked(k, page):
         BUG_PAGE("swapfile.c:1624 reuse_swap_page: the page is not locked", page)
     if PageKsm(k, page):
         return 0
-    if PageCompound(k, page):
-        BUG_PAGE("reuse_swap_page of a compound page", page)
-    count: i32 = page_mapcount(k, page)
+    count: i32 = page_trans_huge_mapcount(k, page)
+    total: i32 = count
+    if PageTransCompound(k, page):
+        total = total_mapcount(k, compound_head(k, page))
     if PageSwapCache(k, page):
         count += page_swapcount(k, page)
     if count == 1 and PageSwapCache(k, page):
@@ -241,8 +246,10 @@ def reuse_swap_page(k: Kernel, page: u64) -> i32:
             SetPage(k, page, PG_dirty)
         elif swap_info(k, page_private(k, page)).stable_writes:
             return 0
+    if count > 1:
+        return 0
     # Neither mapped nor swapped, it can only be the caller's.
-    return 1 if count <= 1 else 0
+    return total if total > 1 else 1
 
 
 def swap_writepage(k: Kernel, page: u64) -> i32:

@@ -5,7 +5,9 @@ from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.inline cimport add_page_to_lru_list, ClearPage, del_page_from_lru_list
 from rmap.mm.inline cimport hpage_nr_pages, mem_cgroup_page_lruvec, page_is_file_cache, page_lru
 from rmap.mm.inline cimport page_mapped, page_off_lru, put_page_testzero, SetPage
-from rmap.mm.lru cimport page_evictable, put_single_page, putback_lru_page
+from rmap.mm.huge.split_page cimport deferred_split_count, deferred_split_scan
+from rmap.mm.lru cimport destroy_compound_page, page_evictable, put_single_page
+from rmap.mm.lru cimport putback_lru_page
 from rmap.mm.memcg cimport mem_cgroup_is_descendant
 from rmap.mm.migrate.compaction cimport direct_compact
 from rmap.mm.mm_types cimport Kernel, LruVec, MemCgroup, Reclaimer
@@ -30,7 +32,7 @@ cpdef i64 shrink_inactive_list(
 cpdef i64 shrink_active_list(
     Kernel k, i64 nr_to_scan, LruVec lruvec, ScanControl sc, i32 lru
 ) except -1
-cdef i32 _move_to_lru(Kernel k, list pages) except -1
+cdef i64 _move_to_lru(Kernel k, list pages) except -1
 cpdef flag inactive_list_is_low(Kernel k, LruVec lruvec, i32 file) except? -1
 cpdef i64 shrink_list(
     Kernel k, i32 lru, i64 nr_to_scan, LruVec lruvec, ScanControl sc
@@ -41,6 +43,7 @@ cpdef list get_scan_count(Kernel k, LruVec lruvec, ScanControl sc)
 cpdef i32 shrink_node_memcg(Kernel k, MemCgroup memcg, ScanControl sc) except -1
 cdef flag _adjust(list counts, list targets) except? -1
 cpdef i32 shrink_node(Kernel k, ScanControl sc) except -1
+cpdef i64 shrink_slab(Kernel k, i32 priority) except -1
 cpdef i64 do_try_to_free_pages(Kernel k, ScanControl sc) except -1
 cpdef ReclaimResult reclaim(Kernel k, MemCgroup memcg, i64 nr_pages)
 cpdef ReclaimResult kswapd(Kernel k)

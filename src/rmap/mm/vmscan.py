@@ -23,6 +23,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         ALLOCSTALL,
         DEF_PRIORITY,
+        DEFAULT_SEEKS,
         KSWAPD_RUNS,
         LRU_ACTIVE,
         LRU_ACTIVE_ANON,
@@ -41,17 +42,26 @@ if not cython.compiled:
         SCAN_EQUAL,
         SCAN_FILE,
         SCAN_FRACT,
+        SHRINK_BATCH,
+        SHRINK_STOP,
         SWAP_CLUSTER_MAX,
         TTU_IGNORE_ACCESS,
         VM_EXEC,
         PG_active,
         PG_dirty,
+        PG_head,
         PG_isolated,
         PG_lru,
         PG_unevictable,
     )
     from rmap.mm.bug import BUG_PAGE
-    from rmap.mm.lru import page_evictable, put_single_page, putback_lru_page
+    from rmap.mm.huge.split_page import deferred_split_count, deferred_split_scan
+    from rmap.mm.lru import (
+        destroy_compound_page,
+        page_evictable,
+        put_single_page,
+        putback_lru_page,
+    )
     from rmap.mm.memcg import mem_cgroup_is_descendant
     from rmap.mm.migrate.compaction import direct_compact
     from rmap.mm.mm_inline import (
@@ -87,14 +97,14 @@ def isolate_lru_pages(
     """Take up to `nr_to_scan` of the oldest pages off a list; returns how many are in `result`.
 
     mm/vmscan.c:1620 (v4.18). k.lru_lock is held. Each has a reference then. What cannot be taken
-    goes to the new end of the list.
+    goes to the new end of the list. A huge page counts with all of its parts.
     """
     k.lru_lock.assert_held()
     scanned: i64 = 0
     taken: i64 = 0
     page: u64 = lruvec.tail[lru]
     newer: u64
-    while page and scanned < nr_to_scan:
+    while page and scanned < nr_to_scan and taken < nr_to_scan:
         newer = k.pg_lru_prev[page]
         scanned += 1
         if k.pg_flags[page] & (PG_lru | PG_unevictable) != PG_lru:
@@ -159,7 +169,10 @@ def putback_inactive_pages(k: Kernel, pages: list) -> i32:
 def _free_list(k: Kernel, pages: list) -> i32:
     page: u64
     for page in pages:
-        put_single_page(k, page)
+        if k.pg_flags[page] & PG_head:
+            destroy_compound_page(k, page)
+        else:
+            put_single_page(k, page)
     return 0
 
 
@@ -222,11 +235,10 @@ def shrink_active_list(
                 continue
         ClearPage(k, page, PG_active)
         inactive.append(page)
-    deactivated: i64 = len(inactive)
     k.lru_lock.lock()
     lruvec.recent_rotated[1 if lru >= LRU_FILE else 0] += rotated
     _move_to_lru(k, active)
-    _move_to_lru(k, inactive)
+    deactivated: i64 = _move_to_lru(k, inactive)
     k.vm_stat[PGDEACTIVATE] += deactivated
     lruvec.memcg.stat[PGDEACTIVATE] += deactivated
     k.vm_stat[NR_ISOLATED] -= taken
@@ -238,15 +250,23 @@ def shrink_active_list(
     return deactivated
 
 
-def _move_to_lru(k: Kernel, pages: list) -> i32:
-    """Put pages on their lists; `pages` keeps those without references (:1999, v4.18)."""
+def _move_to_lru(k: Kernel, pages: list) -> i64:
+    """Put pages on their lists; returns how many (move_active_pages_to_lru(), :1999, v4.18).
+
+    `pages` keeps those without references.
+    """
     unreferenced: list = []
+    moved: i64 = 0
+    nr_pages: i64
     page: u64
     for page in pages:
+        nr_pages = hpage_nr_pages(k, page)
         if _put_on_list(k, page):
             unreferenced.append(page)
+        else:
+            moved += nr_pages
     pages[:] = unreferenced
-    return 0
+    return moved
 
 
 def inactive_list_is_low(k: Kernel, lruvec: LruVec, file: i32) -> flag:
@@ -411,6 +431,8 @@ def shrink_node(k: Kernel, sc: ScanControl) -> i32:
         # A limit is met as soon as enough is gone; global pressure is shared by all.
         if root is not None and sc.nr_reclaimed >= sc.nr_to_reclaim:
             break
+    if root is None:
+        shrink_slab(k, sc.priority)
     if sc.kswapd:
         writeback = stat.writeback - writeback
         sc.under_writeback = writeback != 0 and writeback == sc.nr_taken
@@ -418,6 +440,37 @@ def shrink_node(k: Kernel, sc: ScanControl) -> i32:
     if stat.unqueued_dirty != unqueued:
         wakeup_flusher_threads(k)
     return 0
+
+
+def shrink_slab(k: Kernel, priority: i32) -> i64:
+    """Ask the one shrinker there is to split huge pages; how many it did (do_shrink_slab(), :352).
+
+    What is scanned grows with urgency as it does of the LRU lists. It is done in large steps, so
+    that what is too little now is saved up; and after a long time without memory pressure not
+    everything is scanned at once.
+    """
+    freeable: i64 = deferred_split_count(k)
+    if freeable == 0:
+        return 0
+    delta: i64 = (freeable >> priority) * 4 // DEFAULT_SEEKS
+    total_scan: i64 = k.split_nr_deferred + delta
+    left: i64 = total_scan
+    freed: i64 = 0
+    nr_to_scan: i64
+    split: i64
+    if delta < freeable // 4:
+        total_scan = min(total_scan, freeable // 2)
+    total_scan = min(total_scan, 2 * freeable)
+    while total_scan >= SHRINK_BATCH or total_scan >= freeable:
+        nr_to_scan = min(SHRINK_BATCH, total_scan)
+        split = deferred_split_scan(k, nr_to_scan)
+        if split == SHRINK_STOP:
+            break
+        freed += split
+        total_scan -= nr_to_scan
+        left -= nr_to_scan
+    k.split_nr_deferred = max(left, 0)
+    return freed
 
 
 def do_try_to_free_pages(k: Kernel, sc: ScanControl) -> i64:
@@ -515,9 +568,11 @@ def age_active_lists(k: Kernel, memcg: MemCgroup | None, nr_pages: i64) -> i64:
 def _age_list(k: Kernel, nr_pages: i64, lruvec: LruVec, sc: ScanControl, lru: i32) -> i32:
     """Age the oldest pages of a list, a cluster at a time; programs that stay are met once."""
     left: i64 = min(nr_pages, lruvec.size[lru])
+    moved: i64
     while left > 0:
-        shrink_active_list(k, min(left, SWAP_CLUSTER_MAX), lruvec, sc, lru)
-        left -= SWAP_CLUSTER_MAX
+        moved = shrink_active_list(k, min(left, SWAP_CLUSTER_MAX), lruvec, sc, lru)
+        # More at once if they were huge.
+        left -= max(moved, SWAP_CLUSTER_MAX)
     return 0
 
 
