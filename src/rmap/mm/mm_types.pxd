@@ -255,6 +255,7 @@ cdef class Kernel:
     cdef public object tracer
     cdef public object notifier_log
     cdef public Reclaimer reclaimer
+    cdef public list shrinkers
     cdef public flag debug_vm
     cdef public flag in_reclaim
     cdef public u64 serial
@@ -268,7 +269,6 @@ cdef class Kernel:
     cdef public i64 huge_zero_refcount
     cdef public dict pmd_huge_pte
     cdef public dict deferred_split_queue
-    cdef public i64 split_nr_deferred
     cdef public SpinLock split_queue_lock
     cdef public Khugepaged khugepaged
     cdef public list hstates

@@ -501,6 +501,7 @@ class Kernel:
         self.tracer: Any = None
         self.notifier_log: Any = None
         self.reclaimer = Reclaimer()
+        self.shrinkers = []
         self.debug_vm = True
         self.in_reclaim = False
         self.serial = 0
@@ -544,8 +545,7 @@ class Kernel:
 
         `pmd_huge_pte` has the page tables that are kept for the huge PMDs of a table of PMDs, in
         the order in which they came: row of that table to rows. `deferred_split_queue` is the huge
-        pages to be split, oldest first: head to ``SPLIT_``; `split_nr_deferred` what their shrinker
-        was asked to scan and has not.
+        pages to be split, oldest first: head to ``SPLIT_``.
         """
         self.thp_enabled = THP_NEVER
         self.thp_defrag = THP_DEFRAG_MADVISE
@@ -555,7 +555,6 @@ class Kernel:
         self.huge_zero_refcount = 0
         self.pmd_huge_pte = {}
         self.deferred_split_queue = {}
-        self.split_nr_deferred = 0
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
 

@@ -5,7 +5,6 @@ from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.inline cimport add_page_to_lru_list, ClearPage, del_page_from_lru_list
 from rmap.mm.inline cimport hpage_nr_pages, mem_cgroup_page_lruvec, page_is_file_cache, page_lru
 from rmap.mm.inline cimport page_mapped, page_off_lru, put_page_testzero, SetPage
-from rmap.mm.huge.split_page cimport deferred_split_count, deferred_split_scan
 from rmap.mm.lru cimport destroy_compound_page, page_evictable, put_single_page
 from rmap.mm.lru cimport putback_lru_page
 from rmap.mm.memcg cimport mem_cgroup_is_descendant
@@ -14,6 +13,7 @@ from rmap.mm.mm_types cimport Kernel, LruVec, MemCgroup, Reclaimer
 from rmap.mm.page cimport get_page_unless_zero
 from rmap.mm.page_referenced cimport page_referenced
 from rmap.mm.shrink_page_list cimport ReclaimResult, ScanControl, shrink_page_list
+from rmap.mm.shrinker cimport shrink_slab
 from rmap.mm.swap_slots cimport get_nr_swap_pages, total_swap_pages
 from rmap.mm.writeback cimport wakeup_flusher_threads
 
@@ -43,7 +43,6 @@ cpdef list get_scan_count(Kernel k, LruVec lruvec, ScanControl sc)
 cpdef i32 shrink_node_memcg(Kernel k, MemCgroup memcg, ScanControl sc) except -1
 cdef flag _adjust(list counts, list targets) except? -1
 cpdef i32 shrink_node(Kernel k, ScanControl sc) except -1
-cpdef i64 shrink_slab(Kernel k, i32 priority) except -1
 cpdef i64 do_try_to_free_pages(Kernel k, ScanControl sc) except -1
 cpdef ReclaimResult reclaim(Kernel k, MemCgroup memcg, i64 nr_pages)
 cpdef ReclaimResult kswapd(Kernel k)

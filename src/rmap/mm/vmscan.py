@@ -23,7 +23,6 @@ if not cython.compiled:
     from rmap.mm.bits import (
         ALLOCSTALL,
         DEF_PRIORITY,
-        DEFAULT_SEEKS,
         KSWAPD_RUNS,
         LRU_ACTIVE,
         LRU_ACTIVE_ANON,
@@ -42,8 +41,6 @@ if not cython.compiled:
         SCAN_EQUAL,
         SCAN_FILE,
         SCAN_FRACT,
-        SHRINK_BATCH,
-        SHRINK_STOP,
         SWAP_CLUSTER_MAX,
         TTU_IGNORE_ACCESS,
         VM_EXEC,
@@ -55,7 +52,6 @@ if not cython.compiled:
         PG_unevictable,
     )
     from rmap.mm.bug import BUG_PAGE
-    from rmap.mm.huge.split_page import deferred_split_count, deferred_split_scan
     from rmap.mm.lru import (
         destroy_compound_page,
         page_evictable,
@@ -83,6 +79,7 @@ if not cython.compiled:
     )
     from rmap.mm.page_referenced import page_referenced
     from rmap.mm.shrink_page_list import ReclaimResult, ScanControl, shrink_page_list
+    from rmap.mm.shrinker import shrink_slab
     from rmap.mm.swap_slots import get_nr_swap_pages, total_swap_pages
     from rmap.mm.writeback import wakeup_flusher_threads
     from rmap.scalar import flag, i32, i64, u64
@@ -440,37 +437,6 @@ def shrink_node(k: Kernel, sc: ScanControl) -> i32:
     if stat.unqueued_dirty != unqueued:
         wakeup_flusher_threads(k)
     return 0
-
-
-def shrink_slab(k: Kernel, priority: i32) -> i64:
-    """Ask the one shrinker there is to split huge pages; how many it did (do_shrink_slab(), :352).
-
-    What is scanned grows with urgency as it does of the LRU lists. It is done in large steps, so
-    that what is too little now is saved up; and after a long time without memory pressure not
-    everything is scanned at once.
-    """
-    freeable: i64 = deferred_split_count(k)
-    if freeable == 0:
-        return 0
-    delta: i64 = (freeable >> priority) * 4 // DEFAULT_SEEKS
-    total_scan: i64 = k.split_nr_deferred + delta
-    left: i64 = total_scan
-    freed: i64 = 0
-    nr_to_scan: i64
-    split: i64
-    if delta < freeable // 4:
-        total_scan = min(total_scan, freeable // 2)
-    total_scan = min(total_scan, 2 * freeable)
-    while total_scan >= SHRINK_BATCH or total_scan >= freeable:
-        nr_to_scan = min(SHRINK_BATCH, total_scan)
-        split = deferred_split_scan(k, nr_to_scan)
-        if split == SHRINK_STOP:
-            break
-        freed += split
-        total_scan -= nr_to_scan
-        left -= nr_to_scan
-    k.split_nr_deferred = max(left, 0)
-    return freed
 
 
 def do_try_to_free_pages(k: Kernel, sc: ScanControl) -> i64:
