@@ -2,8 +2,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
 """Shrinkers: who else could give memory back, asked by reclaim (mm/vmscan.c: do_shrink_slab()).
 
-Of the kernel's many there are those of huge pages, which are split if parts of them are not used.
-A machine has them from its first global reclaim on; others can be registered.
+Of the kernel's many there are those of huge pages: one splits them if parts of them are not used,
+one frees the huge zero page.
 
 No lock is held, but what an allocation may hold: mmap_sems and page locks.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from rmap.mm.bits import DEFAULT_SEEKS, SHRINK_BATCH, SHRINK_STOP
+    from rmap.mm.bits import DEFAULT_SEEKS, HPAGE_PMD_NR, SHRINK_BATCH, SHRINK_STOP
+    from rmap.mm.huge.pgtable import shrink_huge_zero_page_scan
     from rmap.mm.huge.split_page import deferred_split_count, deferred_split_scan
     from rmap.mm.mm_types import Kernel
     from rmap.scalar import i32, i64
@@ -49,12 +50,23 @@ class DeferredSplitShrinker(Shrinker):
         return deferred_split_scan(k, nr_to_scan)
 
 
-def register_shrinker(k: Kernel, shrinker: Shrinker) -> i32:
-    """Let reclaim ask a shrinker, behind those that there are."""
+class HugeZeroPageShrinker(Shrinker):
+    """huge_zero_page_shrinker: the huge zero page, if no address space has it mapped."""
+
+    def count_objects(self, k: Kernel) -> i64:
+        """Its pages, if it can be freed."""
+        return HPAGE_PMD_NR if k.huge_zero_refcount == 1 else 0
+
+    def scan_objects(self, k: Kernel, nr_to_scan: i64) -> i64:
+        """Free it."""
+        return shrink_huge_zero_page_scan(k)
+
+
+def shrinkers_of(k: Kernel) -> list:
+    """The shrinkers, in the order in which they are asked; others may be appended."""
     if not k.shrinkers:
-        k.shrinkers.append(DeferredSplitShrinker())
-    k.shrinkers.append(shrinker)
-    return 0
+        k.shrinkers = [HugeZeroPageShrinker(), DeferredSplitShrinker()]
+    return k.shrinkers
 
 
 def shrink_slab(k: Kernel, priority: i32) -> i64:
@@ -62,11 +74,9 @@ def shrink_slab(k: Kernel, priority: i32) -> i64:
 
     mm/vmscan.c (v4.18).
     """
-    if not k.shrinkers:
-        k.shrinkers.append(DeferredSplitShrinker())
     freed: i64 = 0
     shrinker: Shrinker
-    for shrinker in k.shrinkers:
+    for shrinker in shrinkers_of(k):
         freed += do_shrink_slab(k, shrinker, priority)
     return freed
 
