@@ -23,19 +23,18 @@ from rmap.mm.bits import (
     HPAGE_PMD_ORDER,
     MAPPING_HANDLE_SHIFT,
     MM_ANONPAGES,
-    NR_ANON_THPS,
     PAGE_SHIFT,
     PAGE_SIZE,
     VM_SHARED,
     PG_swapbacked,
     PG_uptodate,
 )
-from rmap.mm.huge.pgtable import pgtable_trans_huge_deposit
+from rmap.mm.huge.pgtable import pgtable_trans_huge_deposit, zap_deposited_table
+from rmap.mm.huge.split_pmd import split_huge_pmd_address
 from rmap.mm.i_mmap import vma_link_file
 from rmap.mm.lru import lru_cache_add, put_page
 from rmap.mm.mm_types import AddressSpace, File, Kernel, Mm, Vma
 from rmap.mm.page import (
-    compound_mapcount_add_negative,
     compound_order,
     get_page,
     lock_page,
@@ -264,20 +263,38 @@ def touch_huge(k: Kernel, vma: Vma, bits: int = USED) -> int:
     return head
 
 
-def split_by_hand(k: Kernel, vma: Vma, head: int, bits: int = USED) -> None:
-    """Let PTEs map a huge page where a PMD does, the only one, as splitting that would."""
+def split_pmd(k: Kernel, vma: Vma) -> None:
+    """Let PTEs map a huge page where a PMD does."""
+    split_huge_pmd_address(k, vma, vma.vm_start, False, 0)
+
+
+def fork_huge(k: Kernel, parent: Vma, comm: str) -> Vma:
+    """A child that maps the huge page of its parent by a PMD of its own; its VMA."""
+    vma = fork(k, parent, comm)
+    theirs, ours = (int(pmd_alloc(k, v.vm_mm, v.vm_start)) for v in (parent, vma))
+    head = pte_pfn(k.pt[theirs])
+    row = pte_alloc_row(k, vma.vm_mm)
+    pte_lock(k, ours)
+    get_page(k, head)
+    page_dup_rmap(k, head, True)
+    pgtable_trans_huge_deposit(k, vma.vm_mm, ours, row)
+    k.pt[theirs] &= ~_PAGE_RW
+    set_pte_at(k, vma.vm_mm, vma.vm_start, ours, k.pt[theirs] & ~_PAGE_ACCESSED)
+    vma.vm_mm.rss_stat[mm_counter(k, head)] += HPAGE_PMD_NR
+    pte_unlock(k, ours)
+    return vma
+
+
+def unmap_huge(k: Kernel, vma: Vma) -> None:
+    """Unmap a huge page that a PMD maps, as zap does."""
     pmd = pmd_alloc(k, vma.vm_mm, vma.vm_start)
-    assert pte_pfn(k.pt[pmd]) == head
-    set_pte_at(k, vma.vm_mm, vma.vm_start, pmd, 0)
-    first = at(k, vma)
-    pte_lock(k, first)
-    for i in range(HPAGE_PMD_NR):
-        set_pte_at(k, vma.vm_mm, address_of(vma, i), first + i, pfn_pte(head + i, bits))
-        k.pg_mapcount[head + i] += 1
-    k.pg_refcount[head] += HPAGE_PMD_NR - 1
-    compound_mapcount_add_negative(k, head)
-    k.vm_stat[NR_ANON_THPS] -= 1
-    pte_unlock(k, first)
+    pte_lock(k, pmd)
+    head = pte_pfn(ptep_get_and_clear(k, vma.vm_mm, vma.vm_start, pmd))
+    page_remove_rmap(k, head, True)
+    vma.vm_mm.rss_stat[mm_counter(k, head)] -= HPAGE_PMD_NR
+    zap_deposited_table(k, vma.vm_mm, pmd)
+    pte_unlock(k, pmd)
+    put_page(k, head)
 
 
 def unmap_part(k: Kernel, vma: Vma, page: int) -> None:

@@ -16,10 +16,12 @@ from spaces import Space
 
 from rmap.mm.access import read_bytes, write_bytes
 from rmap.mm.bits import (
+    HPAGE_PMD_NR,
     PAGE_SHIFT,
     SWAP_HAS_CACHE,
     SWAP_MAP_BAD,
     SWAP_MAP_SHMEM,
+    PG_head,
     PG_lru,
     PG_unevictable,
 )
@@ -27,7 +29,7 @@ from rmap.mm.fork import dup_mm, mm_alloc
 from rmap.mm.memory import init_zero_pfn
 from rmap.mm.mm_inline import page_lru
 from rmap.mm.mm_types import Kernel, MemCgroup, Mm, SwapInfo, Task
-from rmap.mm.page import lock_page, unlock_page
+from rmap.mm.page import hpage_nr_pages, lock_page, unlock_page
 from rmap.mm.pgtable import is_swap_pte, pte_present, pte_to_swp_entry, swp_offset
 from rmap.mm.swap_slots import swapon
 from rmap.mm.tlb import make_cpus
@@ -145,12 +147,14 @@ def lists_are_sound(k: Kernel) -> None:
                 assert bool(k.pg_flags[page] & PG_unevictable) == (lru == 4)
                 assert page_lru(k, page) == lru
                 assert k.pg_memcg[page] == memcg.ident
-                page, previous, count = k.pg_lru_next[page], page, count + 1
+                previous, count = page, count + hpage_nr_pages(k, page)
+                page = k.pg_lru_next[page]
             assert memcg.lruvec.tail[lru] == previous
             assert memcg.lruvec.size[lru] == count
             on_lists += count
-    flagged = np.count_nonzero(np.asarray(k.pg_flags) & PG_lru)
-    assert on_lists == flagged
+    flags = np.asarray(k.pg_flags)[np.asarray(k.pg_flags) & PG_lru != 0]
+    huge = np.count_nonzero(flags & PG_head)
+    assert on_lists == len(flags) + huge * (HPAGE_PMD_NR - 1)
     assert sum(k.vm_stat[1:6]) == on_lists
 
 

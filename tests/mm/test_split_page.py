@@ -11,11 +11,13 @@ from handmade import (
     at,
     crashed,
     fork,
+    fork_huge,
     make_file,
     map_file,
     pte_of,
-    split_by_hand,
+    split_pmd,
     touch_huge,
+    unmap_huge,
     unmap_part,
     world,
 )
@@ -32,6 +34,7 @@ from rmap.mm.bits import (
     MM_ANONPAGES,
     MM_SHMEMPAGES,
     NR_ANON_MAPPED,
+    NR_ANON_THPS,
     NR_FILE_MAPPED,
     NR_FILE_PAGES,
     NR_INACTIVE_ANON,
@@ -41,6 +44,7 @@ from rmap.mm.bits import (
     THP_DEFERRED_SPLIT_PAGE,
     THP_SPLIT_PAGE,
     THP_SPLIT_PAGE_FAILED,
+    THP_SPLIT_PMD,
     PG_dirty,
     PG_idle,
     PG_isolated,
@@ -67,6 +71,7 @@ from rmap.mm.mm_types import File, Kernel, Vma
 from rmap.mm.page import (
     PageTail,
     compound_head,
+    compound_mapcount,
     compound_order,
     get_page,
     lock_page,
@@ -77,9 +82,12 @@ from rmap.mm.page import (
 )
 from rmap.mm.page_alloc import alloc_page, alloc_pages
 from rmap.mm.pgtable import (
+    is_migration_entry,
+    is_swap_pte,
     pfn_pte,
     pte_lock,
     pte_pfn,
+    pte_to_swp_entry,
     pte_unlock,
     pte_write,
     pte_young,
@@ -101,7 +109,7 @@ def huge(k: Kernel | None = None, comm: str = "p") -> tuple[Kernel, Vma, int]:
 def by_ptes(k: Kernel | None = None) -> tuple[Kernel, Vma, int]:
     """The same mapped by PTEs."""
     k, vma, head = huge(k)
-    split_by_hand(k, vma, head)
+    split_pmd(k, vma)
     return k, vma, head
 
 
@@ -127,7 +135,7 @@ def is_whole(k: Kernel, head: int) -> bool:
 def test_the_part_that_is_mapped_most_counts() -> None:
     k, vma, head = huge()
     assert page_trans_huge_mapcount(k, head) == 1
-    split_by_hand(k, vma, head)
+    split_pmd(k, vma)
     assert (page_trans_huge_mapcount(k, head + 9), total_mapcount(k, head)) == (1, 512)
     fork(k, vma, "c")
     unmap_part(k, vma, 3)
@@ -135,6 +143,97 @@ def test_the_part_that_is_mapped_most_counts() -> None:
     assert (page_mapcount(k, head + 3), page_mapcount(k, head + 4)) == (1, 2)
     small = alloc_page(k, GFP_HIGHUSER)
     assert page_trans_huge_mapcount(k, small) == 0
+
+
+# ---------------------------------------------------------------- the story of one huge page
+
+
+def test_shared_split_in_one_process_left_by_the_other_and_split_itself() -> None:
+    """From the first fault to the last small page, with every number at every step."""
+    k, parent, head = huge()
+    stats = (NR_ANON_MAPPED, NR_ANON_THPS)
+
+    def seen() -> tuple[int, int, int, int, int]:
+        """PMDs, stored count of a sub page, references, and the two statistics."""
+        mapped, thps = (k.vm_stat[item] for item in stats)
+        return (
+            compound_mapcount(k, head), k.pg_mapcount[head + 3], k.pg_refcount[head], mapped, thps
+        )  # fmt: skip
+
+    assert seen() == (1, -1, 1, 512, 1)
+    child = fork_huge(k, parent, "c")
+    assert seen() == (2, -1, 2, 512, 1)
+    assert [vma.vm_mm.rss_stat[MM_ANONPAGES] for vma in (parent, child)] == [512, 512]
+
+    split_pmd(k, child)
+    assert seen() == (1, 1, 513, 512, 1)
+    assert (page_mapcount(k, head + 3), total_mapcount(k, head)) == (2, 513)
+
+    unmap_huge(k, parent)
+    assert seen() == (0, 0, 512, 512, 0)
+    assert total_mapcount(k, head) == 512
+    assert deferred_split_count(k) == 0
+
+    unmap_part(k, child, 9)
+    assert seen() == (0, 0, 511, 511, 0)
+    assert list(k.deferred_split_queue) == [head]
+
+    get_page(k, head)
+    lock_page(k, head)
+    assert (k.pg_refcount[head], total_mapcount(k, head)) == (512, 511)
+    assert can_split_huge_page(k, head)
+    frozen: list[tuple[int, int, int]] = []
+
+    def tracer(name: str, what: tuple[object, ...]) -> None:
+        if name == "try_to_unmap":
+            entries = sum(is_migration_pte(pte_of(k, child, i)) for i in range(HPAGE_PMD_NR))
+            frozen.append((entries, k.vm_stat[NR_ANON_MAPPED], k.pg_refcount[head]))
+
+    k.tracer = tracer
+    free = k.nr_free
+    assert split_huge_page(k, head) == 0
+    k.tracer = None
+    assert frozen == [(511, 0, 1)]
+    unlock_page(k, head)
+    put_page(k, head)
+    assert k.nr_free == free + 1
+    assert [i for i in range(HPAGE_PMD_NR) if page_mapcount(k, head + i) != 1] == [9]
+    assert k.vm_stat[NR_ANON_MAPPED] == 511
+    assert child.vm_mm.rss_stat[MM_ANONPAGES] == 511
+    lists_are_sound(k)
+
+
+def is_migration_pte(pte: int) -> bool:
+    """Whether an entry waits for its page."""
+    return is_swap_pte(pte) and is_migration_entry(pte_to_swp_entry(pte))
+
+
+@pytest.mark.parametrize("pmds", [1, 2, 3])
+def test_pmds_are_split_with_the_page(pmds: int) -> None:
+    """However many processes map it whole, and one of them by PTEs as well."""
+    k, vma, head = huge()
+    vmas = [vma, *(fork_huge(k, vma, f"c{i}") for i in range(pmds))]
+    split_pmd(k, vmas[-1])
+    unmap_part(k, vmas[-1], 0)
+    assert split(k, head) == 0
+    for i in range(HPAGE_PMD_NR):
+        count = pmds + (i > 0)
+        assert (page_mapcount(k, head + i), k.pg_refcount[head + i]) == (count, count)
+    assert [vma.vm_mm.rss_stat[MM_ANONPAGES] for vma in vmas] == [512] * pmds + [511]
+    assert k.vm_stat[NR_ANON_MAPPED] == HPAGE_PMD_NR
+    assert k.vm_stat[NR_ANON_THPS] == 0
+    assert k.vm_stat[THP_SPLIT_PMD] == pmds + 1
+    assert not k.pmd_huge_pte
+    assert all(pte_pfn(pte_of(k, v, 7)) == head + 7 for v in vmas)
+    assert not any(pte_write(pte_of(k, v, 7)) for v in vmas)
+    lists_are_sound(k)
+
+
+def test_a_page_that_is_pinned_is_not_even_split_in_page_tables() -> None:
+    k, _, head = huge()
+    get_page(k, head)
+    assert split(k, head) == -EBUSY
+    assert k.vm_stat[THP_SPLIT_PMD] == 0
 
 
 # ---------------------------------------------------------------- it succeeds
@@ -221,7 +320,7 @@ def test_each_part_is_charged_to_whom_the_whole_was() -> None:
     vma = map_pages(k, make_mm(k), HPAGE_PMD_NR, HPAGE_PMD_NR)
     head = touch_huge(k, vma)
     assert mem_cgroup_try_charge(k, head, memcg, 1) == 0
-    split_by_hand(k, vma, head)
+    split_pmd(k, vma)
     assert memcg.usage == HPAGE_PMD_NR
     assert split(k, head) == 0
     assert {k.pg_memcg[head + i] for i in range(HPAGE_PMD_NR)} == {memcg.ident}
@@ -497,7 +596,7 @@ def test_pages_in_use_go_back_to_the_end_of_the_queue() -> None:
     pages = []
     for name in "abcd":
         _, vma, head = huge(k, name)
-        split_by_hand(k, vma, head)
+        split_pmd(k, vma)
         unmap_part(k, vma, 0)
         pages.append(head)
     a, b, c, d = pages
