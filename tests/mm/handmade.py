@@ -263,9 +263,9 @@ def touch_huge(k: Kernel, vma: Vma, bits: int = USED) -> int:
     return head
 
 
-def split_pmd(k: Kernel, vma: Vma) -> None:
+def split_by_hand(k: Kernel, vma: Vma, head: int) -> None:
     """Let PTEs map a huge page where a PMD does."""
-    split_huge_pmd_address(k, vma, vma.vm_start, False, 0)
+    split_huge_pmd_address(k, vma, vma.vm_start, False, head)
 
 
 def fork_huge(k: Kernel, parent: Vma, comm: str) -> Vma:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from handmade import CLEAN, DIRTY, WRITE, fork, pte_of, split_pmd, touch_huge, unmap_part, world
+from handmade import CLEAN, DIRTY, WRITE, fork, pte_of, split_by_hand, touch_huge, unmap_part, world
 from kernels import Failing, make_mm, map_pages
 from pressure import lists_are_sound
 from reclaiming import shrink
@@ -118,7 +118,7 @@ def test_a_huge_page_is_split_and_swapped_part_by_part() -> None:
 
 def test_parts_that_nothing_maps_need_no_slot() -> None:
     k, vma, head = huge(swap=520)
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     for part in range(20, HPAGE_PMD_NR):
         unmap_part(k, vma, part)
     assert shrink_huge(k, head)[1] == 20
@@ -328,7 +328,7 @@ def test_a_shrinker_is_asked_for_more_the_more_urgent_it_is() -> None:
 
 def test_memory_pressure_splits_what_is_queued() -> None:
     k, vma, head = huge(swap=0)
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     for part in range(100):
         unmap_part(k, vma, part)
     free = k.nr_free
@@ -340,8 +340,8 @@ def test_memory_pressure_splits_what_is_queued() -> None:
 
 
 def test_a_cgroup_under_pressure_leaves_the_queue_alone() -> None:
-    k, vma, _ = huge(swap=0)
-    split_pmd(k, vma)
+    k, vma, head = huge(swap=0)
+    split_by_hand(k, vma, head)
     unmap_part(k, vma, 0)
     reclaim(k, k.memcgs[0], 32)
     assert len(k.deferred_split_queue) == 1
@@ -377,7 +377,7 @@ def test_a_huge_page_is_reused_if_no_part_of_it_is_shared() -> None:
         return count
 
     assert reuse(head) == 1
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     assert reuse(head + 7) == HPAGE_PMD_NR, "not one mapping in all"
     child = fork(k, vma, "c")
     assert reuse(head + 7) == 0

@@ -15,7 +15,7 @@ from handmade import (
     make_file,
     map_file,
     pte_of,
-    split_pmd,
+    split_by_hand,
     touch_huge,
     unmap_huge,
     unmap_part,
@@ -109,7 +109,7 @@ def huge(k: Kernel | None = None, comm: str = "p") -> tuple[Kernel, Vma, int]:
 def by_ptes(k: Kernel | None = None) -> tuple[Kernel, Vma, int]:
     """The same mapped by PTEs."""
     k, vma, head = huge(k)
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     return k, vma, head
 
 
@@ -135,7 +135,7 @@ def is_whole(k: Kernel, head: int) -> bool:
 def test_the_part_that_is_mapped_most_counts() -> None:
     k, vma, head = huge()
     assert page_trans_huge_mapcount(k, head) == 1
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     assert (page_trans_huge_mapcount(k, head + 9), total_mapcount(k, head)) == (1, 512)
     fork(k, vma, "c")
     unmap_part(k, vma, 3)
@@ -165,7 +165,7 @@ def test_shared_split_in_one_process_left_by_the_other_and_split_itself() -> Non
     assert seen() == (2, -1, 2, 512, 1)
     assert [vma.vm_mm.rss_stat[MM_ANONPAGES] for vma in (parent, child)] == [512, 512]
 
-    split_pmd(k, child)
+    split_by_hand(k, child, head)
     assert seen() == (1, 1, 513, 512, 1)
     assert (page_mapcount(k, head + 3), total_mapcount(k, head)) == (2, 513)
 
@@ -213,7 +213,7 @@ def test_pmds_are_split_with_the_page(pmds: int) -> None:
     """However many processes map it whole, and one of them by PTEs as well."""
     k, vma, head = huge()
     vmas = [vma, *(fork_huge(k, vma, f"c{i}") for i in range(pmds))]
-    split_pmd(k, vmas[-1])
+    split_by_hand(k, vmas[-1], head)
     unmap_part(k, vmas[-1], 0)
     assert split(k, head) == 0
     for i in range(HPAGE_PMD_NR):
@@ -320,7 +320,7 @@ def test_each_part_is_charged_to_whom_the_whole_was() -> None:
     vma = map_pages(k, make_mm(k), HPAGE_PMD_NR, HPAGE_PMD_NR)
     head = touch_huge(k, vma)
     assert mem_cgroup_try_charge(k, head, memcg, 1) == 0
-    split_pmd(k, vma)
+    split_by_hand(k, vma, head)
     assert memcg.usage == HPAGE_PMD_NR
     assert split(k, head) == 0
     assert {k.pg_memcg[head + i] for i in range(HPAGE_PMD_NR)} == {memcg.ident}
@@ -579,7 +579,7 @@ def test_a_page_that_left_its_file_is_not_split() -> None:
 
 
 def test_a_page_with_unmapped_parts_is_split_by_the_shrinker() -> None:
-    k, vma, _head = by_ptes()
+    k, vma, _ = by_ptes()
     assert deferred_split_scan(k, 10) == SHRINK_STOP
     unmap_part(k, vma, 9)
     unmap_part(k, vma, 10)
@@ -596,7 +596,7 @@ def test_pages_in_use_go_back_to_the_end_of_the_queue() -> None:
     pages = []
     for name in "abcd":
         _, vma, head = huge(k, name)
-        split_pmd(k, vma)
+        split_by_hand(k, vma, head)
         unmap_part(k, vma, 0)
         pages.append(head)
     a, b, c, d = pages
