@@ -335,10 +335,13 @@ TLB_SINGLE_PAGE_FLUSH_CEILING = 33
 TLB_ENTRIES = 1024
 
 # Getting a page of shmem (include/linux/shmem_fs.h): holes stay, are filled, are filled to be
-# written; and what writepage returns for a page that had better stay (include/linux/fs.h).
+# written; are filled, but with no huge page, or with one if the mount leaves that to advice; and
+# what writepage returns for a page that had better stay (include/linux/fs.h).
 SGP_READ = 0
 SGP_CACHE = 1
 SGP_WRITE = 2
+SGP_NOHUGE = 3
+SGP_HUGE = 4
 AOP_WRITEPAGE_ACTIVATE = 0x8_0000
 
 # Memory failure (include/linux/mm.h, include/uapi/asm-generic/siginfo.h): how it is called, what
@@ -529,6 +532,31 @@ SPLIT_TAKEN = 1
 SHRINK_STOP = -1
 SHRINK_BATCH = 128
 DEFAULT_SEEKS = 2
+
+# What khugepaged finds where it looks, or tries to collapse (mm/khugepaged.c).
+SCAN_FAIL = 0
+SCAN_SUCCEED = 1
+SCAN_PMD_NULL = 2
+SCAN_EXCEED_NONE_PTE = 3
+SCAN_PTE_NON_PRESENT = 4
+SCAN_PAGE_RO = 5
+SCAN_LACK_REFERENCED_PAGE = 6
+SCAN_PAGE_NULL = 7
+SCAN_PAGE_COUNT = 9
+SCAN_PAGE_LRU = 10
+SCAN_PAGE_LOCK = 11
+SCAN_PAGE_ANON = 12
+SCAN_PAGE_COMPOUND = 13
+SCAN_ANY_PROCESS = 14
+SCAN_VMA_NULL = 15
+SCAN_VMA_CHECK = 16
+SCAN_ADDRESS_RANGE = 17
+SCAN_SWAP_CACHE_PAGE = 18
+SCAN_DEL_PAGE_LRU = 19
+SCAN_ALLOC_HUGE_PAGE_FAIL = 20
+SCAN_CGROUP_CHARGE_FAIL = 21
+SCAN_EXCEED_SWAP_PTE = 22
+SCAN_TRUNCATED = 23
 
 # errno values (include/uapi/asm-generic/errno-base.h).
 EPERM = 1

@@ -3,8 +3,8 @@
 """Faults on files and shared memory where no entry is yet (mm/memory.c, v4.18).
 
 Locks: mmap_sem for read is held. The file gives its page locked, so that it cannot be truncated
-before the entry is set; then comes the page-table lock. Fault-around only tries for page locks,
-as it has the page-table lock already.
+before the entry is set; then comes the page-table lock (that of the table of PMDs, for a huge page
+as a whole). Fault-around only tries for page locks, as it has the page-table lock already.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ if not cython.compiled:
         FAULT_FLAG_WRITE,
         GFP_HIGHUSER,
         GFP_KERNEL,
+        HPAGE_PMD_NR,
         MM_ANONPAGES,
         PAGE_SHIFT,
+        PMD_MASK,
         PTRS_PER_PTE,
+        THP_FILE_MAPPED,
         VM_FAULT_DONE_COW,
         VM_FAULT_ERROR,
+        VM_FAULT_FALLBACK,
         VM_FAULT_HWPOISON,
         VM_FAULT_LOCKED,
         VM_FAULT_NOPAGE,
@@ -35,6 +39,7 @@ if not cython.compiled:
     from rmap.mm.content import copy_page_content
     from rmap.mm.fault_wp import do_page_mkwrite, fault_dirty_shared_page
     from rmap.mm.filemap import vma_fault
+    from rmap.mm.huge.pgtable import mk_huge_pmd, transhuge_vma_suitable
     from rmap.mm.lru import lru_cache_add_active_or_unevictable, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
     from rmap.mm.memory import VmFault, maybe_mkwrite
@@ -44,7 +49,9 @@ if not cython.compiled:
         PageFlag,
         PageHWPoison,
         PageLocked,
+        PageTransCompound,
         SetPage,
+        compound_head,
         get_page_unless_zero,
         lock_page,
         trylock_page,
@@ -54,6 +61,7 @@ if not cython.compiled:
     from rmap.mm.page_cache import page_cache_item, page_in_mapping
     from rmap.mm.pgtable import (
         pfn_pte,
+        pmd_trans_huge,
         pte_alloc_map,
         pte_lock,
         pte_mkdirty,
@@ -63,7 +71,13 @@ if not cython.compiled:
         set_pte_at,
     )
     from rmap.mm.rmap_counts import page_add_file_rmap, page_add_new_anon_rmap
-    from rmap.mm.vma import inc_mm_counter, mm_counter_file, vma_pages
+    from rmap.mm.vma import (
+        add_mm_counter,
+        inc_mm_counter,
+        mm_counter_file,
+        mm_counter_huge_file,
+        vma_pages,
+    )
     from rmap.scalar import flag, i32, i64, u64
 
 
@@ -189,7 +203,13 @@ def alloc_set_pte(k: Kernel, vmf: VmFault, page: u64) -> i32:
     vma: Vma = vmf.vma
     mm: Mm = vma.vm_mm
     write: flag = vmf.flags & FAULT_FLAG_WRITE != 0
+    if pte_none(k.pt[vmf.pmd]) and PageTransCompound(k, page):
+        if not do_set_pmd(k, vmf, page):
+            return 0
     if not vmf.pte:
+        if pmd_trans_huge(k.pt[vmf.pmd]):
+            # Another thread has mapped a huge page meanwhile.
+            return VM_FAULT_NOPAGE
         vmf.pte = pte_alloc_map(k, mm, vmf.pmd, vmf.address)
         if not vmf.pte:
             return VM_FAULT_OOM
@@ -211,6 +231,37 @@ def alloc_set_pte(k: Kernel, vmf: VmFault, page: u64) -> i32:
     set_pte_at(k, mm, vmf.address, vmf.pte, entry)
     if k.tracer is not None:
         k.tracer("alloc_set_pte", (page, vma, vmf.address, write))
+    return 0
+
+
+def do_set_pmd(k: Kernel, vmf: VmFault, page: u64) -> i32:
+    """Map the whole huge page that `page` is part of by the PMD; 0, or VM_FAULT_FALLBACK.
+
+    mm/memory.c:3308 (v4.18). The PMD takes over the reference. No page table is put aside for the
+    time when it is split: PTEs of a file can be faulted in again.
+    """
+    vma: Vma = vmf.vma
+    haddr: u64 = vmf.address & PMD_MASK
+    write: flag = vmf.flags & FAULT_FLAG_WRITE != 0
+    if not transhuge_vma_suitable(vma, haddr):
+        return VM_FAULT_FALLBACK
+    page = compound_head(k, page)
+    pte_lock(k, vmf.pmd)
+    if not pte_none(ptep_get(k, vmf.pmd)):
+        pte_unlock(k, vmf.pmd)
+        return VM_FAULT_FALLBACK
+    entry: u64 = mk_huge_pmd(page, vma.vm_page_prot)
+    if write:
+        entry = maybe_mkwrite(pte_mkdirty(entry), vma)
+    add_mm_counter(k, vma.vm_mm, mm_counter_huge_file(k, page), HPAGE_PMD_NR)
+    page_add_file_rmap(k, page, True)
+    if k.profile.mlock_counts:
+        mlock_vma_page_counted(k, page, vma, True)
+    set_pte_at(k, vma.vm_mm, haddr, vmf.pmd, entry)
+    k.vm_stat[THP_FILE_MAPPED] += 1
+    pte_unlock(k, vmf.pmd)
+    if k.tracer is not None:
+        k.tracer("do_set_pmd", (page, vma, haddr, write))
     return 0
 
 
@@ -239,7 +290,9 @@ def do_fault_around(k: Kernel, vmf: VmFault) -> i32:
     vmf.address = first
     filemap_map_pages(k, vmf, start, end)
     ret: i32 = 0
-    if vmf.pte:
+    if pmd_trans_huge(k.pt[vmf.pmd]):
+        ret = VM_FAULT_NOPAGE
+    elif vmf.pte:
         vmf.pte = (
             vmf.pte + ((address - first) >> PAGE_SHIFT) - ((vmf.address - first) >> PAGE_SHIFT)
         )
@@ -264,7 +317,7 @@ def filemap_map_pages(k: Kernel, vmf: VmFault, start: u64, end: u64) -> i32:
     page: i64
     for index in range(start, end + 1):
         page = page_cache_item(mapping, index)
-        if page <= 0 or not get_page_unless_zero(k, page):
+        if page <= 0 or not get_page_unless_zero(k, compound_head(k, page)):
             continue
         address = base + ((index - start) << PAGE_SHIFT)
         if vmf.pte:
@@ -272,17 +325,23 @@ def filemap_map_pages(k: Kernel, vmf: VmFault, start: u64, end: u64) -> i32:
         vmf.address = address
         if not _map_cached_page(k, vmf, mapping, index, page):
             put_page(k, page)
+        if pmd_trans_huge(k.pt[vmf.pmd]):
+            break
     return 0
 
 
 def _map_cached_page(k: Kernel, vmf: VmFault, mapping: AddressSpace, index: u64, page: u64) -> flag:
-    """Map one page of the cache if it is whole, still there and not locked; whether it was."""
+    """Map one page of the cache if it is whole, still there and not locked; whether it was.
+
+    Of a huge page only the head names the file, so that one is mapped as a whole, or but its head.
+    """
     mapped: flag = False
+    head: u64 = compound_head(k, page)
     if page_cache_item(mapping, index) != page or PageFlag(k, page, PG_hwpoison):
         return False
-    if not PageFlag(k, page, PG_uptodate) or not trylock_page(k, page):
+    if not PageFlag(k, head, PG_uptodate) or not trylock_page(k, page):
         return False
-    if page_in_mapping(k, page, mapping) and PageFlag(k, page, PG_uptodate):
+    if head == page and page_in_mapping(k, page, mapping) and PageFlag(k, page, PG_uptodate):
         if index < mapping.size_pages:
             mapped = alloc_set_pte(k, vmf, page) == 0
     unlock_page(k, page)

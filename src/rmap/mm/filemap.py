@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
-"""Files: faults on them, read and write, truncation (mm/filemap.c, mm/truncate.c, v4.18).
+"""Files: faults on them, read and write, truncation (mm/filemap.c, v4.18).
 
 Locks, in this order: inode->i_rwsem (write and truncate only), the page lock, mapping's
 i_mmap_rwsem (for unmapping what is truncated), then the page-table locks and i_pages_lock.
@@ -22,6 +22,7 @@ if not cython.compiled:
         FAULT_FLAG_TRIED,
         GFP_HIGHUSER,
         GFP_KERNEL,
+        HPAGE_PMD_NR,
         PAGE_SHIFT,
         PAGE_SIZE,
         PGMAJFAULT,
@@ -44,23 +45,23 @@ if not cython.compiled:
         PageFlag,
         PageLocked,
         SetPage,
+        compound_head,
         lock_page,
         page_index,
-        page_mapped,
         trylock_page,
         unlock_page,
     )
     from rmap.mm.page_alloc import alloc_page
     from rmap.mm.page_cache import (
         add_to_page_cache_locked,
-        delete_from_page_cache,
         find_get_page,
         find_lock_entry,
         page_in_mapping,
     )
-    from rmap.mm.page_dirty import cancel_dirty_page, set_page_dirty, wait_on_page_writeback
-    from rmap.mm.shmem import shmem_fault, shmem_free_swap, shmem_getpage
+    from rmap.mm.page_dirty import set_page_dirty, wait_on_page_writeback
+    from rmap.mm.shmem import shmem_fault, shmem_getpage, shmem_note_end
     from rmap.mm.tlb import current_task
+    from rmap.mm.truncate import truncate_inode_pages, truncate_inode_pages_range
     from rmap.mm.zap import unmap_mapping_pages
     from rmap.scalar import i32, i64, u64
 
@@ -261,7 +262,7 @@ def file_write(k: Kernel, file: File, offset: i64, data: bytes) -> i64:
         if page < 0:
             break
         page_write(k, page, inside, data[done : done + count])
-        SetPage(k, page, PG_uptodate)
+        SetPage(k, compound_head(k, page), PG_uptodate)
         set_page_dirty(k, page)
         unlock_page(k, page)
         mark_page_accessed(k, page)
@@ -308,8 +309,9 @@ def _page_to_write(k: Kernel, mapping: AddressSpace, index: u64, whole: bool) ->
 def truncate(k: Kernel, file: File, pages: u64) -> i32:
     """Make a file `pages` long: what lies behind leaves page tables, page cache, disk and swap.
 
-    truncate_setsize(). Unmapped twice: first all at once, which is quick; then, when the pages are
-    gone from the cache, what a fault has mapped meanwhile, private copies above all.
+    truncate_setsize(), shmem_setattr(). Unmapped twice: first all at once, which is quick; then,
+    when the pages are gone from the cache, what a fault has mapped meanwhile, private copies above
+    all. A huge page in which the file ends now stays, zeroed behind the end.
     """
     mapping: AddressSpace = file.f_mapping
     mapping.i_rwsem.down_write()
@@ -319,6 +321,8 @@ def truncate(k: Kernel, file: File, pages: u64) -> i32:
         unmap_mapping_pages(k, mapping, pages, 0, True)
         truncate_inode_pages(k, mapping, pages)
         unmap_mapping_pages(k, mapping, pages, 0, True)
+        if mapping.shmem and pages % HPAGE_PMD_NR:
+            shmem_note_end(k, mapping, pages - pages % HPAGE_PMD_NR)
         for index in list(mapping.backing):
             if index >= pages:
                 del mapping.backing[index]
@@ -326,30 +330,20 @@ def truncate(k: Kernel, file: File, pages: u64) -> i32:
     return 0
 
 
-def truncate_inode_pages(k: Kernel, mapping: AddressSpace, start: u64) -> i32:
-    """Take all pages from `start` on out of the cache; their contents are lost."""
-    index: u64
-    item: i64
-    for index in sorted(mapping.i_pages):
-        if index < start:
-            continue
-        item = find_lock_entry(k, mapping, index)
-        if item < 0:
-            shmem_free_swap(k, mapping, index, item)
-        if item <= 0:
-            continue
-        wait_on_page_writeback(k, item)
-        truncate_inode_page(k, mapping, item)
-        unlock_page(k, item)
-        put_page(k, item)
+def punch_hole(k: Kernel, file: File, start: u64, pages: u64) -> i32:
+    """Let `pages` pages of a file from `start` on hold zeros again, and take no memory or disk.
+
+    fallocate() with FALLOC_FL_PUNCH_HOLE. Private copies stay what they are. Only whole huge pages
+    go; of others the part in the hole is zeroed.
+    """
+    mapping: AddressSpace = file.f_mapping
+    if pages == 0:
+        return 0
+    mapping.i_rwsem.down_write()
+    unmap_mapping_pages(k, mapping, start, pages, False)
+    truncate_inode_pages_range(k, mapping, start, start + pages)
+    for index in list(mapping.backing):
+        if start <= index < start + pages:
+            del mapping.backing[index]
+    mapping.i_rwsem.up_write()
     return 0
-
-
-def truncate_inode_page(k: Kernel, mapping: AddressSpace, page: u64) -> i32:
-    """Take one locked page out of the cache, unmapping it if a fault was faster than we."""
-    if page_mapped(k, page):
-        unmap_mapping_pages(k, mapping, page_index(k, page), 1, False)
-    cancel_dirty_page(k, page)
-    if k.tracer is not None:
-        k.tracer("truncate_inode_page", (page, mapping))
-    return delete_from_page_cache(k, page)

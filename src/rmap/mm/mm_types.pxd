@@ -281,5 +281,6 @@ cdef class Kernel:
     cdef public dict poisoned
     cdef public list mf_actions
     cdef public list kills
+    cdef public list shmem_shrinklist
     cpdef grow_tables(self)
     cpdef u64 next_serial(self)

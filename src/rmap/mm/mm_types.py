@@ -557,6 +557,7 @@ class Kernel:
         self.deferred_split_queue = {}
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
+        self.shmem_shrinklist = []
 
     def _make_hugetlb(self) -> None:
         """Set up pools of 2 MiB and 1 GiB pages, with nothing in them.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
-from rmap.mm.filemap cimport make_file, truncate_inode_pages
+from rmap.mm.filemap cimport make_file
 from rmap.mm.gup cimport mm_populate
 from rmap.mm.mlock cimport munlock_vma_pages_all
 from rmap.mm.mmu_gather cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
 from rmap.mm.mm_types cimport File, Kernel, Mm, Vma
+from rmap.mm.truncate cimport truncate_inode_pages
 from rmap.mm.vma cimport (
     find_vma, find_vma_intersection, find_vma_prev, update_hiwater_rss, vm_area_alloc, vma_pages,
     vma_set_page_prot, vma_slot,

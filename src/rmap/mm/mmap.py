@@ -60,11 +60,12 @@ if not cython.compiled:
         VM_SPECIAL,
         VM_WRITE,
     )
-    from rmap.mm.filemap import make_file, truncate_inode_pages
+    from rmap.mm.filemap import make_file
     from rmap.mm.gup import mm_populate
     from rmap.mm.mlock import munlock_vma_pages_all
     from rmap.mm.mm_types import File, Kernel, Mm, Vma
     from rmap.mm.mmu_gather import MmuGather, tlb_finish_mmu, tlb_gather_mmu
+    from rmap.mm.truncate import truncate_inode_pages
     from rmap.mm.vma import (
         find_vma,
         find_vma_intersection,
@@ -336,6 +337,8 @@ def fput(k: Kernel, file: File) -> i32:
     file.f_count -= 1
     if file.f_count == 0 and file.anonymous:
         truncate_inode_pages(k, file.f_mapping, 0)
+        if file.f_mapping.shrinkable:
+            k.shmem_shrinklist.remove(file.f_mapping)
         k.files.remove(file)
         k.mappings[file.f_mapping.handle] = None
     return 0

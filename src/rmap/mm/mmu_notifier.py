@@ -50,6 +50,10 @@ class MmuNotifier:
         """Forget that the range was used, dropping nothing; whether it was used."""
         return False
 
+    def test_young(self, k: Kernel, mm: Mm, address: u64) -> flag:
+        """Whether you used an address since its bits were cleared last; they stay."""
+        return False
+
     def change_pte(self, k: Kernel, mm: Mm, address: u64, pte: u64) -> i32:
         """The entry of an address is about to become another one."""
         return 0
@@ -178,6 +182,16 @@ def _tell_clear_young(k: Kernel, mm: Mm, start: u64, end: u64) -> flag:
             if notifier.clear_young(k, mm, start, end):
                 young = True
     return young
+
+
+def mmu_notifier_test_young(k: Kernel, mm: Mm, address: u64) -> flag:
+    """Whether any secondary MMU used an address lately."""
+    notifier: MmuNotifier
+    if mm.notifier is not None:
+        for notifier in mm.notifier:
+            if notifier.test_young(k, mm, address):
+                return True
+    return False
 
 
 def pmdp_clear_flush_young_notify(k: Kernel, vma: Vma, address: u64, pmdp: u64) -> flag:

@@ -6,7 +6,8 @@ Locks: ``mapping.i_pages_lock`` is taken by all of it, inside the page lock wher
 page enters and leaves the cache with its page lock held, and the cache has a reference to it.
 
 `AddressSpace.i_pages` maps an index to a page, or, where a page of shmem is in swap, to its swap
-entry as a negative number: the kernel's exceptional entries.
+entry as a negative number: the kernel's exceptional entries. A huge page of shmem has 512 entries,
+one for each of its pages, and a reference for each; what is locked and referred to is its head.
 """
 
 from __future__ import annotations
@@ -16,25 +17,33 @@ import cython
 if not cython.compiled:
     from rmap.mm.bits import (
         EEXIST,
+        HPAGE_PMD_NR,
         MAPPING_HANDLE_SHIFT,
         NR_FILE_PAGES,
         NR_SHMEM,
+        NR_SHMEM_THPS,
+        THP_FILE_ALLOC,
         PG_dirty,
         PG_swapbacked,
     )
-    from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.lru import put_page
     from rmap.mm.mm_types import AddressSpace, Kernel
     from rmap.mm.page import (
         PageFlag,
         PageLocked,
-        get_page,
+        compound_head,
         get_page_unless_zero,
+        hpage_nr_pages,
         lock_page,
         mod_lruvec_page_state,
+        mod_node_page_state,
         page_index,
         page_mapped,
         page_mapping_word,
+        page_ref_add,
+        page_ref_sub,
+        page_to_pgoff,
         set_page_index,
         set_page_mapping,
         unlock_page,
@@ -77,17 +86,20 @@ def find_get_entry(k: Kernel, mapping: AddressSpace, index: u64) -> i64:
     looks whether the page is still there.
     """
     item: i64
+    head: u64
     while True:
         if sched.exploring:
             sched_point(OP_READ, RANK_I_PAGES, mapping.handle)
         item = page_cache_item(mapping, index)
         if item <= 0:
             return item
-        if not get_page_unless_zero(k, item):
+        head = compound_head(k, item)
+        if not get_page_unless_zero(k, head):
             continue
-        if page_cache_item(mapping, index) == item:
+        # The page may have been replaced, or a huge page split, before we had the reference.
+        if compound_head(k, item) == head and page_cache_item(mapping, index) == item:
             return item
-        put_page(k, item)
+        put_page(k, head)
 
 
 def find_get_page(k: Kernel, mapping: AddressSpace, index: u64) -> u64:
@@ -105,7 +117,7 @@ def find_lock_entry(k: Kernel, mapping: AddressSpace, index: u64) -> i64:
             return item
         lock_page(k, item)
         if page_in_mapping(k, item, mapping):
-            if page_index(k, item) != index:
+            if page_to_pgoff(k, item) != index:
                 BUG_PAGE("filemap.c find_lock_entry: the page has another index", item)
             return item
         unlock_page(k, item)
@@ -113,8 +125,9 @@ def find_lock_entry(k: Kernel, mapping: AddressSpace, index: u64) -> i64:
 
 
 def page_in_mapping(k: Kernel, page: u64, mapping: AddressSpace) -> flag:
-    """Whether the page belongs to that file: page->mapping == mapping."""
-    return page_mapping_word(k, page) == mapping.handle << MAPPING_HANDLE_SHIFT
+    """Whether the page belongs to that file: page_mapping(page) == mapping."""
+    head: u64 = compound_head(k, page)
+    return page_mapping_word(k, head) == mapping.handle << MAPPING_HANDLE_SHIFT
 
 
 # ---------------------------------------------------------------- entering and leaving
@@ -125,33 +138,58 @@ def add_to_page_cache_locked(
 ) -> i32:
     """Enter a locked page in place of `expected` (0: nothing); -EEXIST if there is another thing.
 
-    The cache takes a reference. shmem_add_to_page_cache() and __add_to_page_cache_locked().
+    The cache takes a reference, 512 to a huge page, whose place is aligned, and must be empty.
+    shmem_add_to_page_cache() and __add_to_page_cache_locked().
     """
     if not PageLocked(k, page):
         BUG_PAGE("filemap.c __add_to_page_cache_locked: the page is not locked", page)
     if mapping.shmem != PageFlag(k, page, PG_swapbacked):
         BUG_PAGE("filemap.c __add_to_page_cache_locked: swap-backed and shmem disagree", page)
-    get_page(k, page)
+    nr: i32 = hpage_nr_pages(k, page)
+    i: u64
+    page_ref_add(k, page, nr)
     mapping.i_pages_lock.lock()
-    if page_cache_item(mapping, index) != expected:
+    if not _may_enter(k, mapping, index, nr, expected):
         mapping.i_pages_lock.unlock()
-        put_page(k, page)
+        page_ref_sub(k, page, nr)
         return -EEXIST
     set_page_mapping(k, page, mapping.handle << MAPPING_HANDLE_SHIFT)
     set_page_index(k, page, index)
-    mapping.i_pages[index] = page
-    mapping.nrpages += 1
-    mod_lruvec_page_state(k, page, NR_FILE_PAGES, 1)
+    for i in range(nr):
+        mapping.i_pages[index + i] = page + i
+    mapping.nrpages += nr
+    mod_lruvec_page_state(k, page, NR_FILE_PAGES, nr)
     if mapping.shmem:
-        mod_lruvec_page_state(k, page, NR_SHMEM, 1)
+        mod_lruvec_page_state(k, page, NR_SHMEM, nr)
+    if nr > 1:
+        mod_node_page_state(k, NR_SHMEM_THPS, 1)
+        k.vm_stat[THP_FILE_ALLOC] += 1
     mapping.i_pages_lock.unlock()
     return 0
+
+
+def _may_enter(k: Kernel, mapping: AddressSpace, index: u64, nr: i32, expected: i64) -> flag:
+    """Whether what is in the place of a page, or anywhere in that of a huge one, is as expected."""
+    if nr == 1:
+        return page_cache_item(mapping, index) == expected
+    if index % HPAGE_PMD_NR:
+        BUG("shmem.c shmem_add_to_page_cache: the place of a huge page is not aligned")
+    return not page_cache_has_any(mapping, index)
+
+
+def page_cache_has_any(mapping: AddressSpace, index: u64) -> flag:
+    """Whether there is anything in the 512 places from an index on."""
+    i: u64
+    for i in range(index, index + HPAGE_PMD_NR):
+        if i in mapping.i_pages:
+            return True
+    return False
 
 
 def delete_from_page_cache_locked(k: Kernel, page: u64, mapping: AddressSpace, item: i64) -> i32:
     """Take a locked page out, leaving `item` in its place (0: nothing). i_pages_lock is held.
 
-    The cache's reference becomes the caller's. A page that is still mapped is a bug: its mappings
+    The cache's reference (512 of a huge page) becomes the caller's. A page that is still mapped is a bug: its mappings
     could not be found any more. __delete_from_page_cache(), mm/filemap.c (v4.18).
     """
     mapping.i_pages_lock.assert_held()
@@ -160,24 +198,31 @@ def delete_from_page_cache_locked(k: Kernel, page: u64, mapping: AddressSpace, i
     if page_mapped(k, page):
         BUG_PAGE("filemap.c unaccount_page_cache_page: the page is mapped", page)
     index: u64 = page_index(k, page)
-    mod_lruvec_page_state(k, page, NR_FILE_PAGES, -1)
+    nr: i32 = hpage_nr_pages(k, page)
+    i: u64
+    mod_lruvec_page_state(k, page, NR_FILE_PAGES, -nr)
     if PageFlag(k, page, PG_swapbacked):
-        mod_lruvec_page_state(k, page, NR_SHMEM, -1)
+        mod_lruvec_page_state(k, page, NR_SHMEM, -nr)
+        if nr > 1:
+            mod_node_page_state(k, NR_SHMEM_THPS, -1)
     if PageFlag(k, page, PG_dirty):
         account_page_cleaned(k, page, mapping)
     if item:
         mapping.i_pages[index] = item
     else:
-        del mapping.i_pages[index]
-    mapping.nrpages -= 1
+        for i in range(index, index + nr):
+            del mapping.i_pages[i]
+    mapping.nrpages -= nr
     return set_page_mapping(k, page, 0)
 
 
 def delete_from_page_cache(k: Kernel, page: u64) -> i32:
-    """Take a locked page out of its file's cache, and drop the cache's reference."""
+    """Take a locked page out of its file's cache, and drop the cache's reference, or all 512."""
     word: u64 = page_mapping_word(k, page)
     mapping: AddressSpace = k.mappings[word >> MAPPING_HANDLE_SHIFT]
     mapping.i_pages_lock.lock()
     delete_from_page_cache_locked(k, page, mapping, 0)
     mapping.i_pages_lock.unlock()
+    if hpage_nr_pages(k, page) > 1:
+        return page_ref_sub(k, page, HPAGE_PMD_NR)
     return put_page(k, page)

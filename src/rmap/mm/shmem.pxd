@@ -2,6 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.huge.shmem_huge cimport shmem_alloc_hugepage, shmem_wants_huge
 from rmap.mm.lru cimport lru_cache_add, mark_page_accessed, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge, mem_cgroup_try_charge_swap
 from rmap.mm.memory cimport VmFault
@@ -26,8 +27,12 @@ cpdef i64 shmem_getpage(
     Kernel k, AddressSpace mapping, u64 index, i32 sgp, MemCgroup memcg, VmFault vmf
 ) except? -1
 cdef i64 _add_new_page(
-    Kernel k, AddressSpace mapping, u64 index, i32 sgp, MemCgroup memcg
+    Kernel k, AddressSpace mapping, u64 index, i32 sgp, i32 sgp_huge, MemCgroup memcg
 ) except? -1
+cdef i32 _enter_new_page(
+    Kernel k, AddressSpace mapping, u64 index, u64 page, i32 sgp, MemCgroup memcg
+) except? -1
+cpdef i32 shmem_note_end(Kernel k, AddressSpace mapping, u64 index) except -1
 cdef i64 _swap_in(
     Kernel k, AddressSpace mapping, u64 index, i64 item, MemCgroup memcg, VmFault vmf
 ) except? -1

@@ -24,16 +24,21 @@ if not cython.compiled:
         ENOMEM,
         GFP_HIGHUSER,
         GFP_KERNEL,
+        HPAGE_PMD_NR,
         NR_FILE_PAGES,
         NR_SHMEM,
         PGMAJFAULT,
         SGP_CACHE,
+        SGP_HUGE,
+        SGP_NOHUGE,
         SGP_READ,
         SGP_WRITE,
         VM_FAULT_LOCKED,
         VM_FAULT_MAJOR,
         VM_FAULT_OOM,
         VM_FAULT_SIGBUS,
+        VM_HUGEPAGE,
+        VM_NOHUGEPAGE,
         VM_UFFD_MISSING,
         PG_dirty,
         PG_referenced,
@@ -41,6 +46,7 @@ if not cython.compiled:
         PG_uptodate,
     )
     from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.huge.shmem_huge import shmem_alloc_hugepage, shmem_wants_huge
     from rmap.mm.lru import lru_cache_add, mark_page_accessed, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge, mem_cgroup_try_charge_swap
     from rmap.mm.memory import VmFault
@@ -96,7 +102,12 @@ def shmem_fault(k: Kernel, vmf: VmFault) -> i32:
     """Get the page of a fault, locked, in ``vmf.page``. Returns VM_FAULT_ bits."""
     mapping: AddressSpace = vmf.vma.vm_file.f_mapping
     vmf.fault_type = VM_FAULT_LOCKED
-    page: i64 = shmem_getpage(k, mapping, vmf.pgoff, SGP_CACHE, vmf.vma.vm_mm.memcg, vmf)
+    sgp: i32 = SGP_CACHE
+    if vmf.vma.vm_flags & VM_NOHUGEPAGE:
+        sgp = SGP_NOHUGE
+    elif vmf.vma.vm_flags & VM_HUGEPAGE:
+        sgp = SGP_HUGE
+    page: i64 = shmem_getpage(k, mapping, vmf.pgoff, sgp, vmf.vma.vm_mm.memcg, vmf)
     if page == -ENOMEM:
         return VM_FAULT_OOM
     if page < 0:
@@ -111,10 +122,14 @@ def shmem_getpage(
     """The page at an index, locked, with a reference; a negative errno if it cannot be had.
 
     0 for a hole that SGP_READ finds, and for a userfault, whose result is then in
-    ``vmf.fault_type``. -EINVAL: beyond the end of the file. shmem_getpage_gfp().
+    ``vmf.fault_type``. -EINVAL: beyond the end of the file. Of a huge page it is the one page at
+    the index, and the head that is locked. shmem_getpage_gfp().
     """
     item: i64
     page: i64
+    sgp_huge: i32 = sgp
+    if sgp == SGP_NOHUGE or sgp == SGP_HUGE:
+        sgp = SGP_CACHE
     while True:
         item = find_lock_entry(k, mapping, index)
         if sgp <= SGP_CACHE and index >= mapping.size_pages:
@@ -134,7 +149,7 @@ def shmem_getpage(
             vmf.fault_type = handle_userfault(k, vmf, VM_UFFD_MISSING)
             return 0
         else:
-            page = _add_new_page(k, mapping, index, sgp, memcg)
+            page = _add_new_page(k, mapping, index, sgp, sgp_huge, memcg)
         if page == -EEXIST:
             # Somebody was faster, or the slot is another one now: look again.
             continue
@@ -143,13 +158,48 @@ def shmem_getpage(
         return page
 
 
-def _add_new_page(k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg: MemCgroup) -> i64:
-    """Fill a hole with a zeroed page, which is locked; a negative errno if that fails."""
-    page: u64 = alloc_page(k, GFP_HIGHUSER)
-    if not page:
-        return -ENOMEM
-    trylock_page(k, page)
-    SetPage(k, page, PG_swapbacked)
+def _add_new_page(
+    k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, sgp_huge: i32, memcg: MemCgroup
+) -> i64:
+    """Fill a hole with a zeroed page, which is locked; a negative errno if that fails.
+
+    With a huge page, if the file is to have one here; with a small one if that cannot be had,
+    charged or entered.
+    """
+    head: u64 = 0
+    inside: u64 = 0
+    error: i32 = 0
+    if shmem_wants_huge(k, mapping, index, sgp_huge):
+        head = shmem_alloc_hugepage(k, mapping, index)
+        inside = index % HPAGE_PMD_NR
+        if head and _enter_new_page(k, mapping, index - inside, head, sgp, memcg):
+            head = 0
+    if head:
+        shmem_note_end(k, mapping, index - inside)
+    else:
+        inside = 0
+        head = alloc_page(k, GFP_HIGHUSER)
+        if not head:
+            return -ENOMEM
+        trylock_page(k, head)
+        SetPage(k, head, PG_swapbacked)
+        error = _enter_new_page(k, mapping, index, head, sgp, memcg)
+        if error:
+            return error
+    if index >= mapping.size_pages:
+        # Truncated since we looked; with the page locked it stays as it is now.
+        ClearPage(k, head, PG_dirty)
+        delete_from_page_cache(k, head)
+        unlock_page(k, head)
+        put_page(k, head)
+        return -EINVAL
+    return head + inside
+
+
+def _enter_new_page(
+    k: Kernel, mapping: AddressSpace, index: u64, page: u64, sgp: i32, memcg: MemCgroup
+) -> i32:
+    """Make a new page, locked and of zeros, the file's at an index; if that fails it is freed."""
     if sgp == SGP_WRITE:
         SetPage(k, page, PG_referenced)
     error: i32 = mem_cgroup_try_charge(k, page, memcg, GFP_KERNEL)
@@ -161,14 +211,18 @@ def _add_new_page(k: Kernel, mapping: AddressSpace, index: u64, sgp: i32, memcg:
         return error
     lru_cache_add(k, page)
     SetPage(k, page, PG_uptodate)
-    if index >= mapping.size_pages:
-        # Truncated since we looked; with the page locked it stays as it is now.
-        ClearPage(k, page, PG_dirty)
-        delete_from_page_cache(k, page)
-        unlock_page(k, page)
-        put_page(k, page)
-        return -EINVAL
-    return page
+    return 0
+
+
+def shmem_note_end(k: Kernel, mapping: AddressSpace, index: u64) -> i32:
+    """Note a file whose huge page at an index reaches beyond its end: it may be split for memory.
+
+    To be found by `shmem_unused_huge_shrink` of `rmap.mm.huge.shmem_shrink`.
+    """
+    if mapping.size_pages + 1 < index + HPAGE_PMD_NR and not mapping.shrinkable:
+        mapping.shrinkable = True
+        k.shmem_shrinklist.append(mapping)
+    return 0
 
 
 def _swap_in(

@@ -50,6 +50,7 @@ cpdef u64 ptep_clear_flush(Kernel k, Vma vma, u64 address, u64 ptep) except? 0
 cpdef flag ptep_test_and_clear_young(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
 cpdef flag ptep_clear_flush_young(Kernel k, Vma vma, u64 address, u64 ptep) except? -1
 cpdef u64 pmdp_huge_clear_flush(Kernel k, Vma vma, u64 address, u64 pmdp) except? 0
+cpdef u64 pmdp_collapse_flush(Kernel k, Vma vma, u64 address, u64 pmdp) except? 0
 cpdef flag pmdp_clear_flush_young(Kernel k, Vma vma, u64 address, u64 pmdp) except? -1
 cpdef u64 pmdp_invalidate(Kernel k, Vma vma, u64 address, u64 pmdp) except? 0
 

@@ -448,6 +448,16 @@ def pmdp_huge_clear_flush(k: Kernel, vma: Vma, address: u64, pmdp: u64) -> u64:
     return pmd
 
 
+def pmdp_collapse_flush(k: Kernel, vma: Vma, address: u64, pmdp: u64) -> u64:
+    """Empty a PMD that has a table below it, which is to be replaced; returns what it was.
+
+    mm/pgtable-generic.c (v4.18). What CPUs remember are the translations of the PTEs.
+    """
+    pmd: u64 = ptep_get_and_clear(k, vma.vm_mm, address, pmdp)
+    flush_tlb_range(k, vma.vm_mm, address, address + HPAGE_PMD_SIZE)
+    return pmd
+
+
 def pmdp_clear_flush_young(k: Kernel, vma: Vma, address: u64, pmdp: u64) -> flag:
     """Clear the accessed bit of a huge page's PMD, flush its range if it was set; whether it was.
 
