@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u32, u64
-from rmap.mm.filemap cimport truncate_inode_page
+from rmap.mm.truncate cimport truncate_inode_page
 from rmap.mm.inline cimport ClearPage, compound_head, PageAnon, PageHuge, PageTransHuge, SetPage
 from rmap.mm.inline cimport TestClearPage, TestSetPage, page_mapped
 from rmap.mm.lru cimport isolate_lru_page, put_page

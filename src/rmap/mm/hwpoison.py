@@ -47,7 +47,6 @@ if not cython.compiled:
         PG_uptodate,
         PG_writeback,
     )
-    from rmap.mm.filemap import truncate_inode_page
     from rmap.mm.lru import isolate_lru_page, put_page
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_types import AddressSpace, Kernel
@@ -69,6 +68,7 @@ if not cython.compiled:
     from rmap.mm.page_alloc import is_free_page
     from rmap.mm.shrink_page_list import remove_mapping
     from rmap.mm.swap_cache import delete_from_swap_cache
+    from rmap.mm.truncate import truncate_inode_page
     from rmap.scalar import flag, i32, u32, u64
 
 # Both say that a page is in the swap cache.

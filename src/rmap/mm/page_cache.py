@@ -189,8 +189,8 @@ def page_cache_has_any(mapping: AddressSpace, index: u64) -> flag:
 def delete_from_page_cache_locked(k: Kernel, page: u64, mapping: AddressSpace, item: i64) -> i32:
     """Take a locked page out, leaving `item` in its place (0: nothing). i_pages_lock is held.
 
-    The cache's reference (512 of a huge page) becomes the caller's. A page that is still mapped is a bug: its mappings
-    could not be found any more. __delete_from_page_cache(), mm/filemap.c (v4.18).
+    The cache's reference (512 of a huge page) becomes the caller's. A page that is still mapped is
+    a bug: its mappings could not be found any more. __delete_from_page_cache(), mm/filemap.c.
     """
     mapping.i_pages_lock.assert_held()
     if not PageLocked(k, page):

@@ -29,8 +29,8 @@ if not cython.compiled:
         PAGE_SHIFT,
         PAGE_SIZE,
         PTRS_PER_PTE,
-        SCAN_ALLOC_HUGE_PAGE_FAIL,
         SCAN_ADDRESS_RANGE,
+        SCAN_ALLOC_HUGE_PAGE_FAIL,
         SCAN_ANY_PROCESS,
         SCAN_CGROUP_CHARGE_FAIL,
         SCAN_DEL_PAGE_LRU,
@@ -225,7 +225,7 @@ def _collapsed(k: Kernel, c: Collapse, result: i32) -> i32:
 
 
 def _prepare(k: Kernel, c: Collapse) -> i32:
-    """Look whether it still can be done, and bring in what is in swap. mmap_sem is held for read."""
+    """Look whether it still can be done, and bring in what is in swap; mmap_sem is held."""
     result: i32 = hugepage_vma_revalidate(k, c)
     if result:
         return result
