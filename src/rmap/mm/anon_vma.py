@@ -184,7 +184,9 @@ def __anon_vma_prepare(k: Kernel, vma: Vma) -> i32:
         anon_vma.num_children += 1
         allocated = anon_vma
 
-    anon_vma_lock_write(anon_vma)
+    lock: flag = k.profile.prepare_locks_new or allocated is None
+    if lock:
+        anon_vma_lock_write(anon_vma)
     # Two threads may fault in the same VMA, both with mmap_sem for read.
     mm.page_table_lock.lock()
     if vma.anon_vma is None:  # L199
@@ -196,7 +198,8 @@ def __anon_vma_prepare(k: Kernel, vma: Vma) -> i32:
         allocated = None
         avc = None
     mm.page_table_lock.unlock()
-    anon_vma_unlock_write(anon_vma)
+    if lock:
+        anon_vma_unlock_write(anon_vma)
 
     if allocated is not None:  # L210
         put_anon_vma(k, allocated)
@@ -255,7 +258,8 @@ def anon_vma_clone(k: Kernel, dst: Vma, src: Vma) -> i32:
             avc = anon_vma_chain_alloc(k, dst, GFP_KERNEL)
             if avc is None:  # L274
                 # Its degree does not count dst yet, and unlink_anon_vmas() would uncount it.
-                dst.anon_vma = None  # L305
+                if k.profile.failed_clone_forgets_owner:
+                    dst.anon_vma = None  # L305
                 unlink_anon_vmas(k, dst)
                 return -ENOMEM
         anon_vma = pavc.anon_vma

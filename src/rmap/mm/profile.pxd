@@ -50,6 +50,12 @@ cdef class KernelProfile:
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake
     cdef public flag flush_batched_pending
+    cdef public flag failed_clone_forgets_owner
+    cdef public flag failed_clone_fails_split
+    cdef public flag prepare_locks_new
+    cdef public flag mkclean_dirties_page
+    cdef public flag mlock_under_ptl
+    cdef public flag pfnmap_flushed_before_unlink
     cdef public flag mlock_counts
     cdef public flag swap_device_pinned
     cdef public flag new_anon_inactive

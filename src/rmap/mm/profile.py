@@ -306,6 +306,42 @@ QUIRKS: tuple[Quirk, ...] = (
         "zap, mprotect, mremap and MADV_FREE flush what reclaim left unflushed (3ea277194daa)",
     ),
     Quirk(
+        "failed_clone_forgets_owner",
+        "4.18",
+        "anon_vma_clone() that finds no memory leaves dst->anon_vma NULL, so that nobody uncounts "
+        "a VMA that was not counted yet (3.19 did, until 4.0)",
+    ),
+    Quirk(
+        "failed_clone_fails_split",
+        "4.18",
+        "__split_vma() says so when anon_vma_clone() finds no memory; from 3.12 on it said that "
+        "the VMA was split (c4ea95d7cd08)",
+    ),
+    Quirk(
+        "prepare_locks_new",
+        "4.18",
+        "__anon_vma_prepare() locks an anon_vma that it has just made, since who looked at the "
+        "slot before may walk it (d9d332e0874f)",
+    ),
+    Quirk(
+        "mkclean_dirties_page",
+        "4.18",
+        "clear_page_dirty_for_io() makes the page dirty if page_mkclean() finds an entry that is "
+        "(7658cc289288)",
+    ),
+    Quirk(
+        "mlock_under_ptl",
+        "4.18",
+        "try_to_unmap_one() marks a page mlocked with the page-table lock held, which keeps its "
+        "mapping from being the last one that just went (b87537d9e2fe)",
+    ),
+    Quirk(
+        "pfnmap_flushed_before_unlink",
+        "5.19",
+        "munmap() flushes the TLB for a VM_PFNMAP VMA before rmap forgets the VMA, not after "
+        "(b67fbebd4cf9, CVE-2022-39188)",
+    ),
+    Quirk(
         "mlock_counts",
         "5.18",
         "mlock is counted per page while it is unevictable, by the VMA that maps or unmaps it, "

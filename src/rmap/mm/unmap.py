@@ -224,6 +224,8 @@ def _unmap_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, vma: Vma, flags:
         return set_pmd_migration_entry(k, pvmw, page) == 0
     if not flags & TTU_IGNORE_MLOCK:  # L1388
         if vma.vm_flags & VM_LOCKED:  # L1389
+            if not k.profile.mlock_under_ptl:
+                page_vma_mapped_walk_done(k, pvmw)
             return _mlock_refuses(k, page, vma)
         if flags & TTU_MUNLOCK:  # L1402
             return True

@@ -328,7 +328,7 @@ def split_vma_at(k: Kernel, mm: Mm, vma: Vma, address: u64, new_below: i32) -> i
         new.vm_pgoff += (address - vma.vm_start) >> PAGE_SHIFT
     error: i32 = anon_vma_clone(k, new, vma)
     if error:
-        return error
+        return error if k.profile.failed_clone_fails_split else 0
     if new.vm_file is not None:
         get_file(new.vm_file)
     if new_below:

@@ -53,7 +53,7 @@ def clear_page_dirty_for_io(k: Kernel, page: u64) -> flag:
     mapping: AddressSpace = page_mapping(k, page)
     if mapping is None or not mapping_cap_account_dirty(k, mapping):
         return TestClearPage(k, page, PG_dirty)
-    if page_mkclean(k, page):
+    if page_mkclean(k, page) and k.profile.mkclean_dirties_page:
         set_page_dirty(k, page)
     if not TestClearPage(k, page, PG_dirty):
         return False

@@ -32,6 +32,8 @@ if not cython.compiled:
         PUD_SIZE,
         ULONG_MAX,
         VM_HUGETLB,
+        VM_MIXEDMAP,
+        VM_PFNMAP,
         VM_SEQ_READ,
     )
     from rmap.mm.bug import BUG, BUG_PAGE
@@ -155,7 +157,12 @@ def unmap_single_vma(
         return 0
     if vma.vm_flags & VM_HUGETLB:
         BUG("memory.c unmap_single_vma: hugetlb VMAs have their own way")
-    return unmap_page_range(k, tlb, vma, first, last, details)
+    unmap_page_range(k, tlb, vma, first, last, details)
+    if vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and not tlb.fullmm:
+        # A driver finds whom it has to unmap by rmap, which forgets the VMA before the last flush.
+        if k.profile.pfnmap_flushed_before_unlink:
+            tlb_flush_mmu_tlbonly(k, tlb)
+    return 0
 
 
 def unmap_page_range(
