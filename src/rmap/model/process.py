@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from rmap.mm import access, execve, exit, fork, gup, madvise, mlock, mmap, mprotect, mremap
 from rmap.mm.bits import (
+    HPAGE_PMD_ORDER,
+    HPAGE_PUD_ORDER,
     MADV_COLD,
     MADV_DOFORK,
     MADV_DONTFORK,
@@ -42,12 +44,14 @@ from rmap.mm.bits import (
     MREMAP_MAYMOVE,
     PAGE_SHIFT,
     PAGE_SIZE,
+    PMD_SIZE,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
 )
+from rmap.mm.hugetlb.pgtable import huge_pte_offset
 from rmap.mm.mm_types import Mm, Task, Vma
-from rmap.mm.pgtable import pte_lookup, pte_pfn, pte_present
+from rmap.mm.pgtable import pmd_present, pte_lookup, pte_pfn, pte_present, pud_offset
 from rmap.model.errors import SyscallError, check
 from rmap.model.pin import Pin
 from rmap.model.userfault import Userfault
@@ -156,10 +160,30 @@ class Process:
         return None
 
     def pte(self, address: int) -> int:
-        """The page-table entry of an address as it is, 0 where there is none."""
+        """The page-table entry of an address as it is, 0 where there is none.
+
+        Where an entry maps a huge page, that entry, but with the page frame of the small page
+        that lies at the address.
+        """
         kernel = self.machine.kernel
         at = pte_lookup(kernel, self.mm, address)
-        return int(kernel.pt[at]) if at else 0
+        if at:
+            return int(kernel.pt[at])
+        order = self.order(address)
+        if not order:
+            return 0
+        entry = int(kernel.pt[huge_pte_offset(kernel, self.mm, address, PMD_SIZE)])
+        if not pmd_present(entry):
+            return entry
+        return entry + (address // PAGE_SIZE % (1 << order)) * PAGE_SIZE
+
+    def order(self, address: int) -> int:
+        """log2 of the pages that the entry of an address maps or stands for: 0, 9 or 18."""
+        kernel = self.machine.kernel
+        at = huge_pte_offset(kernel, self.mm, address, PMD_SIZE)
+        if not at or not kernel.pt[at]:
+            return 0
+        return HPAGE_PUD_ORDER if at == pud_offset(kernel, self.mm, address) else HPAGE_PMD_ORDER
 
     def pages(self, address: int, length: int) -> list[int]:
         """Page frame number of each page of a range, 0 where no page is mapped. Faults nothing."""
