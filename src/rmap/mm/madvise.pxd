@@ -3,6 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG
 from rmap.mm.filemap cimport page_cache_read
+from rmap.mm.huge.mm_slot cimport khugepaged_enter_vma_merge
 from rmap.mm.inject_error cimport madvise_inject_error
 from rmap.mm.ksm.unmerge cimport ksm_madvise
 from rmap.mm.lru cimport deactivate_page, isolate_lru_page, mark_page_lazyfree, put_page

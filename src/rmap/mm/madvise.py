@@ -63,6 +63,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG
     from rmap.mm.filemap import page_cache_read
+    from rmap.mm.huge.mm_slot import khugepaged_enter_vma_merge
     from rmap.mm.inject_error import madvise_inject_error
     from rmap.mm.ksm.unmerge import ksm_madvise
     from rmap.mm.lru import (
@@ -195,7 +196,7 @@ def _refused(vma: Vma, behavior: i32) -> i32:
 def _new_flags(k: Kernel, vma: Vma, start: u64, end: u64, behavior: i32) -> i64:
     """The flags of the VMA after an advice; the same if the advice does not matter for it.
 
-    -ENOMEM if KSM could not take it.
+    -ENOMEM if KSM or khugepaged could not take it.
     """
     vm_flags: u64 = vma.vm_flags
     if behavior == MADV_NORMAL:
@@ -219,7 +220,8 @@ def _new_flags(k: Kernel, vma: Vma, start: u64, end: u64, behavior: i32) -> i64:
     if behavior == MADV_MERGEABLE or behavior == MADV_UNMERGEABLE:
         return ksm_madvise(k, vma, start, end, behavior)
     if behavior == MADV_HUGEPAGE:
-        return (vm_flags & ~VM_NOHUGEPAGE) | VM_HUGEPAGE
+        vm_flags = (vm_flags & ~VM_NOHUGEPAGE) | VM_HUGEPAGE
+        return -ENOMEM if khugepaged_enter_vma_merge(k, vma, vm_flags) else vm_flags
     return (vm_flags & ~VM_HUGEPAGE) | VM_NOHUGEPAGE
 
 

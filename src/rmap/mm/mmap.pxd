@@ -3,6 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.filemap cimport make_file
 from rmap.mm.gup cimport mm_populate
+from rmap.mm.huge.shmem_huge cimport khugepaged_enter_file, mount_huge, shmem_area_offset
 from rmap.mm.mlock cimport munlock_vma_pages_all
 from rmap.mm.mmu_gather cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
 from rmap.mm.mm_types cimport File, Kernel, Mm, Vma
@@ -18,6 +19,9 @@ from rmap.mm.zap cimport free_pgtables, unmap_vmas
 cpdef u64 page_align(u64 length) noexcept
 cpdef u64 vm_start_gap(Vma vma) except? 0
 cpdef i64 get_unmapped_area(Kernel k, Mm mm, u64 addr, u64 length, u64 flags) except? -1
+cpdef i64 get_file_area(
+    Kernel k, Mm mm, u64 addr, u64 length, u64 pgoff, u64 flags, File file
+) except? -1
 cdef i64 _unmapped_area_topdown(Mm mm, u64 length, u64 low, u64 high) except? -1
 cdef i64 _unmapped_area(Mm mm, u64 length, u64 low, u64 high) except? -1
 

@@ -21,6 +21,7 @@ if not cython.compiled:
         ENOMEM,
         EOVERFLOW,
         EPERM,
+        HPAGE_PMD_SIZE,
         MAP_FIXED,
         MAP_FIXED_NOREPLACE,
         MAP_GROWSDOWN,
@@ -37,6 +38,7 @@ if not cython.compiled:
         PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE,
+        PMD_MASK,
         PROT_EXEC,
         PROT_READ,
         PROT_WRITE,
@@ -62,6 +64,7 @@ if not cython.compiled:
     )
     from rmap.mm.filemap import make_file
     from rmap.mm.gup import mm_populate
+    from rmap.mm.huge.shmem_huge import khugepaged_enter_file, mount_huge, shmem_area_offset
     from rmap.mm.mlock import munlock_vma_pages_all
     from rmap.mm.mm_types import File, Kernel, Mm, Vma
     from rmap.mm.mmu_gather import MmuGather, tlb_finish_mmu, tlb_gather_mmu
@@ -124,6 +127,38 @@ def get_unmapped_area(k: Kernel, mm: Mm, addr: u64, length: u64, flags: u64) -> 
     if found < 0:
         found = _unmapped_area(mm, length, TASK_SIZE // 3 & PAGE_MASK, TASK_SIZE)
     return found
+
+
+def get_file_area(
+    k: Kernel, mm: Mm, addr: u64, length: u64, pgoff: u64, flags: u64, file: File | None
+) -> i64:
+    """The same for whatever is mapped: shared memory is shifted so that PMDs can map it.
+
+    get_unmapped_area() with shmem_get_unmapped_area() (mm/shmem.c, v4.18). `file` is ``None`` for
+    anonymous memory, be it shared.
+    """
+    found: i64 = get_unmapped_area(k, mm, addr, length, flags)
+    huge: i32 = k.shmem_enabled
+    if found < 0 or addr or flags & MAP_FIXED:
+        return found
+    if file is not None:
+        if not file.f_mapping.shmem:
+            return found
+        huge = mount_huge(k, file.f_mapping)
+    elif not flags & MAP_SHARED:
+        return found
+    place: u64 = found
+    offset: u64 = shmem_area_offset(k, huge, length, pgoff)
+    if offset == ULONG_MAX or place & ~PMD_MASK == offset:
+        return found
+    inflated: i64 = get_unmapped_area(k, mm, 0, length + HPAGE_PMD_SIZE - PAGE_SIZE, flags)
+    if inflated < 0:
+        return found
+    place = inflated
+    if place & ~PMD_MASK > offset:
+        place += HPAGE_PMD_SIZE
+    place = (place & PMD_MASK) + offset
+    return found if place > TASK_SIZE - length else place
 
 
 def _unmapped_area_topdown(mm: Mm, length: u64, low: u64, high: u64) -> i64:
@@ -235,7 +270,10 @@ def do_mmap(
         return -EOVERFLOW
     if mm.map_count > MAX_MAP_COUNT:
         return -ENOMEM
-    place: i64 = get_unmapped_area(k, mm, addr, length, flags)
+    if flags & MAP_TYPE == MAP_SHARED and file is None:
+        # An object of its own, mapped from its beginning.
+        pgoff = 0
+    place: i64 = get_file_area(k, mm, addr, length, pgoff, flags, file)
     if place < 0:
         return place
     addr = place
@@ -250,9 +288,6 @@ def do_mmap(
     kind: u64 = flags & MAP_TYPE
     if kind == MAP_SHARED:
         vm_flags |= VM_SHARED | VM_MAYSHARE
-        if file is None:
-            # An object of its own, mapped from its beginning.
-            pgoff = 0
     elif kind != MAP_PRIVATE:
         return -EINVAL
     elif file is None:
@@ -316,6 +351,7 @@ def _new_mapping(
     elif vm_flags & VM_SHARED:
         vma.vm_file = shmem_zero_setup(k, (end - addr) >> PAGE_SHIFT)
     vma_link(k, mm, vma)
+    khugepaged_enter_file(k, vma)
     return vma
 
 

@@ -7,7 +7,7 @@ from rmap.mm.bug cimport BUG
 from rmap.mm.gup cimport mm_populate
 from rmap.mm.ksm.unmerge cimport unmerge_ksm_pages
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.mmap cimport do_munmap, get_unmapped_area, page_align
+from rmap.mm.mmap cimport do_munmap, get_file_area, get_unmapped_area, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.pgtable cimport (

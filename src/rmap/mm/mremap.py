@@ -50,7 +50,7 @@ if not cython.compiled:
     from rmap.mm.gup import mm_populate
     from rmap.mm.ksm.unmerge import unmerge_ksm_pages
     from rmap.mm.mm_types import Kernel, Mm, Vma
-    from rmap.mm.mmap import do_munmap, get_unmapped_area, page_align
+    from rmap.mm.mmap import do_munmap, get_file_area, get_unmapped_area, page_align
     from rmap.mm.mmu_notifier import (
         mmu_notifier_invalidate_range_end,
         mmu_notifier_invalidate_range_start,
@@ -465,7 +465,8 @@ def _expand(k: Kernel, r: Remap) -> i64:
         return _expand_in_place(k, r, vma, delta)
     if not r.flags & MREMAP_MAYMOVE:
         return -ENOMEM
-    error = get_unmapped_area(k, mm, 0, r.new_len, 0)
+    pgoff: u64 = vma.vm_pgoff + ((r.addr - vma.vm_start) >> PAGE_SHIFT)
+    error = get_file_area(k, mm, 0, r.new_len, pgoff, 0, vma.vm_file)
     if error < 0:
         return error
     r.new_addr = error

@@ -16,6 +16,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         GFP_HIGHUSER,
         HPAGE_PMD_NR,
+        HPAGE_PMD_SIZE,
         PAGE_SHIFT,
         SGP_HUGE,
         SGP_NOHUGE,
@@ -24,9 +25,11 @@ if not cython.compiled:
         SHMEM_HUGE_FORCE,
         SHMEM_HUGE_NEVER,
         SHMEM_HUGE_WITHIN_SIZE,
+        ULONG_MAX,
         VM_HUGEPAGE,
         PG_swapbacked,
     )
+    from rmap.mm.huge.mm_slot import hugepage_end, hugepage_start, khugepaged_enter
     from rmap.mm.huge.pgtable import alloc_transhuge_page
     from rmap.mm.mm_types import AddressSpace, Kernel, Vma
     from rmap.mm.page import SetPage, trylock_page
@@ -96,19 +99,28 @@ def shmem_alloc_hugepage(k: Kernel, mapping: AddressSpace, index: u64) -> u64:
     return page
 
 
-def shmem_aligned_area(k: Kernel, mapping: AddressSpace, length: u64, pgoff: u64) -> u64:
-    """How much a mapping of a file is to be shifted against 2 MiB so that PMDs can map it.
+def shmem_area_offset(k: Kernel, huge: i32, length: u64, pgoff: u64) -> u64:
+    """Where in 2 MiB a mapping of shared memory had better begin, so that PMDs can map it.
 
-    The offset into 2 MiB at which it had better begin; 1 if it does not matter where
-    (shmem_get_unmapped_area(), its conditions).
+    `huge` is the option of the mount. Returns ``ULONG_MAX`` if it does not matter: the conditions
+    of shmem_get_unmapped_area().
     """
-    if not mapping.shmem or k.shmem_enabled == SHMEM_HUGE_DENY:
-        return 1
-    if length < HPAGE_PMD_NR << PAGE_SHIFT:
-        return 1
-    if k.shmem_enabled != SHMEM_HUGE_FORCE and mount_huge(k, mapping) == SHMEM_HUGE_NEVER:
-        return 1
+    if k.shmem_enabled == SHMEM_HUGE_DENY or length < HPAGE_PMD_SIZE:
+        return ULONG_MAX
+    if k.shmem_enabled != SHMEM_HUGE_FORCE and huge == SHMEM_HUGE_NEVER:
+        return ULONG_MAX
     offset: u64 = pgoff % HPAGE_PMD_NR << PAGE_SHIFT
-    if offset and offset + length < 2 * HPAGE_PMD_NR << PAGE_SHIFT:
-        return 1
+    if offset and offset + length < 2 * HPAGE_PMD_SIZE:
+        return ULONG_MAX
     return offset
+
+
+def khugepaged_enter_file(k: Kernel, vma: Vma) -> i32:
+    """Let khugepaged look at a new mapping of shared memory that has room for a huge page.
+
+    shmem_mmap(). That there was no memory to note it is not told.
+    """
+    if vma.vm_file is not None and vma.vm_file.f_mapping.shmem:
+        if hugepage_start(vma) < hugepage_end(vma):
+            khugepaged_enter(k, vma, vma.vm_flags)
+    return 0
