@@ -6,6 +6,8 @@ Nothing is faulted in: a look changes nothing.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rmap.check import Violation
 from rmap.check.translations import translation
 from rmap.mm.bits import SWP_HWPOISON, VM_SHARED
@@ -26,6 +28,19 @@ from tests.model.oracle import Space, Spot, Store
 
 #: Of a file, so many pages are looked at, and those that were written.
 SCANNED = 16
+
+
+class Op(NamedTuple):
+    """An operation: whose, where, how many places, and a number with a meaning of its own.
+
+    `page` is a place; for operations that make a process it is the number of that.
+    """
+
+    name: str
+    who: int = 0
+    page: int = 0
+    pages: int = 1
+    arg: int = 0
 
 
 class Wrong(AssertionError):

@@ -39,6 +39,7 @@ WEIGHTS = {
     "write": 12, "read": 6, "pin": 1, "unpin": 1, "userfault": 0.5,
     "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1.5,
     "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
+    "ksm": 3, "migrate": 2, "compact": 0.7, "break": 0.4, "mend": 0.3,
 }  # fmt: skip
 #: The same for walks that are about anon_vmas: what makes them, cuts and joins VMAs, and ends both.
 FAMILIES = {

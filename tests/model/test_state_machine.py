@@ -120,7 +120,8 @@ class Machine(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(
             ("reclaim", "reclaim", "age", "swapoff", "writeback", "file_write", "file_read",
-             "truncate", "unpin", "fail")
+             "truncate", "unpin", "fail", "ksm", "ksm", "break", "mend",
+             "migrate", "compact")
         ),
         page=st.integers(0, WINDOW - 1), arg=ARGS,
     )  # fmt: skip
@@ -162,7 +163,7 @@ def test_a_walk_is_its_seed() -> None:
 
 
 def test_every_operation_has_an_action() -> None:
-    assert set(WEIGHTS) == {name[3:] for name in vars(World) if name.startswith("do_")}
+    assert set(WEIGHTS) == {name[3:] for name in dir(World) if name.startswith("do_")}
 
 
 # ---------------------------------------------------------------- CVE-2022-42703

@@ -17,16 +17,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from rmap.check import FlushWatch, leftovers
-from rmap.mm.bits import VM_SHARED
+from rmap.mm.bits import VM_SHARED, PG_mlocked, PG_reserved, PG_tail
+from rmap.mm.inject import SITES
 from rmap.mm.page import PageAnon
 from rmap.mm.pgtable import is_swap_pte, pte_pfn, pte_present
 from rmap.mm.profile import KernelProfile
 from rmap.model import (
+    BrokenMemory,
     BusError,
     FailPlan,
     FileHandle,
@@ -39,6 +40,7 @@ from rmap.model import (
     UserfaultPending,
 )
 from tests.model import oracle
+from tests.model.kernel_ops import KernelOps
 from tests.model.layout import (
     BASE,
     BLOCK,
@@ -60,42 +62,34 @@ from tests.model.layout import (
     size,
     told_of,
 )
-from tests.model.looking import Looking, Wrong, entry_of
+from tests.model.looking import Op, Wrong, entry_of
 from tests.model.oracle import Space, Spot, Store
 
 PROTS = ("rw", "rw", "r", "rw", "none", "rw", "rwx")
 FILE_PAGES = 12
 #: The file for the huge window, of shared memory.
 BOX_PAGES = 2 * BLOCK
+#: Values that any store may store, so that pages are equal now and then; 0 is one of them.
+COMMON = 3
 #: With so much memory a world has a huge window.
 HUGE_RAM = 1500
 #: More than a walk draws, so that shrinking may leave exits out.
 MAX_PROCESSES = 16
 
 
+#: Allocations that are made to fail; the other sites stand for what only other machines have.
+FAILING = ("*", *(site for site in SITES if site != "arch_unmap_one"))
 #: Operations that may fault in what they do not access.
 POPULATING = {"mmap", "mlock", "mprotect", "mremap", "pin", "userfault"}
 #: Advice, that which changes most more often.
 ADVICE = (
     "dontneed", "free", "dontneed", "free", "cold", "pageout", "dontfork", "dofork", "wipeonfork",
-    "keeponfork", "sequential", "random", "normal", "willneed",
+    "keeponfork", "sequential", "random", "normal", "willneed", "mergeable", "mergeable",
+    "unmergeable", "hugepage", "nohugepage",
 )  # fmt: skip
 
 
-class Op(NamedTuple):
-    """An operation: whose, where, how many pages, and a number with a meaning of its own.
-
-    `page` is the number of the new process, for those that make one.
-    """
-
-    name: str
-    who: int = 0
-    page: int = 0
-    pages: int = 1
-    arg: int = 0
-
-
-class World(Looking):
+class World(KernelOps):
     """A small machine with an oracle.
 
     Parameters
@@ -118,7 +112,7 @@ class World(Looking):
         self.alive: dict[int, Process] = {}
         self.born: set[int] = set()
         self.pins: list[Pin] = []
-        self.value = 0
+        self.value = COMMON
         self.files: list[tuple[FileHandle, Store]] = []
         for number, shmem in enumerate((False, True)):
             handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
@@ -151,6 +145,8 @@ class World(Looking):
         for page, spot in self.spaces[process.pid].items():
             if spot.private and spot.store is not None and spot.own is None:
                 pte = entry_of(process, page)
+                if self.is_broken(process, page):
+                    continue
                 if is_swap_pte(pte) or (pte_present(pte) and PageAnon(k, pte_pfn(pte))):
                     spot.own = spot.store.values.get(spot.index, 0)
 
@@ -421,7 +417,9 @@ class World(Looking):
         spot = self.spaces[process.pid].get(page)
         if spot is None or spot.prot == "none" or (write and "w" not in spot.prot):
             return Segfault
-        return None if spot.exists else BusError
+        if not spot.exists:
+            return BusError
+        return BrokenMemory if self.is_broken(process, page) else None
 
     def access(
         self, process: Process, page: int, action: Callable[[], None], *, write: bool
@@ -448,11 +446,16 @@ class World(Looking):
         if process is None:
             return
         for page in range(op.page, op.page + op.pages):
-            self.value += 1
-            data = self.value.to_bytes(8, "little")
+            value = op.arg // 4 % COMMON if op.arg % 4 == 0 else self.next_value()
+            data = value.to_bytes(8, "little")
             if not self.access(process, page, partial(process.write, at(page), data), write=True):
                 return
-            self.spaces[process.pid][page].write(self.value)
+            self.spaces[process.pid][page].write(value)
+
+    def next_value(self) -> int:
+        """A value that nothing has."""
+        self.value += 1
+        return self.value
 
     def do_read(self, op: Op) -> None:
         """Load from each page of a range, up to the first that refuses."""
@@ -560,7 +563,10 @@ class World(Looking):
         group = self.group if op.arg // 48 % 4 == 1 else None
         if op.arg // 192 % 2:
             k = self.machine.kernel
-            self.machine.page_referenced(np.flatnonzero(np.asarray(k.pg_mapcount) >= 0).tolist())
+            asked = np.asarray(k.pg_mapcount) >= 0
+            # Where mlocks are counted, one that is known is not asked for: it would count twice.
+            asked &= np.asarray(k.pg_flags) & np.uint32(PG_mlocked | PG_tail | PG_reserved) == 0
+            self.machine.page_referenced(np.flatnonzero(asked).tolist())
         self.machine.reclaim(1 + op.arg % 48, group)
 
     def do_age(self, op: Op) -> None:
@@ -586,10 +592,8 @@ class World(Looking):
 
     def do_fail(self, op: Op) -> None:
         """Let an allocation of the next operations fail; 0 ends that."""
-        sites = ("*", "anon_vma", "anon_vma_chain", "page", "page_table", "vma", "swap_slot",
-                 "swap_duplicate", "memcg_charge", "swap_cache", "mm")  # fmt: skip
         number = op.arg % 12
-        site = sites[op.arg // 12 % len(sites)]
+        site = FAILING[op.arg // 12 % len(FAILING)]
         self.machine.inject = FailPlan.nth(number, site) if number else None
 
     # ------------------------------------------------------------ the end
@@ -601,6 +605,8 @@ class World(Looking):
             self.do(Op("exit", pid))
         while self.pins:
             self.pins.pop().release()
+        for _ in range(2):  # what ksmd knew of them goes when it comes by
+            self.machine.ksm.scan()
         self.verify()
         left = leftovers(self.machine.kernel)
         if left:

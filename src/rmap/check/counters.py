@@ -186,6 +186,9 @@ def mlocked(facts: Recount) -> Iterator[str]:
     locked = np.array([bool(vma.vm_flags & VM_LOCKED) for vma in facts.vmas], np.bool_)
     held = np.zeros(len(facts.mapping), np.bool_)
     held[facts.head[mapped.pfn[locked[mapped.vma]]]] = True
+    if facts.kernel.zero_page:
+        # KSM mlocks the zero page when it takes the place of one in a locked VMA (mm/ksm.c, v4.18).
+        held[facts.kernel.zero_page] = True
     for page in np.flatnonzero(facts.flagged(PG_mlocked) & ~held).tolist():
         yield f"page {page:#x} is mlocked, and no locked VMA maps it"
 

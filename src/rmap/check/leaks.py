@@ -15,10 +15,10 @@ from rmap.mm.mm_types import Kernel
 def leftovers(kernel: Kernel, pins: Mapping[int, int] | None = None) -> list[str]:
     """Tell what a machine without processes still holds of them, a line each.
 
-    Page caches stay, also the swap cache, as far as reclaim will find it on an LRU list, and what
-    was pinned. Other anonymous memory, its anon_vmas, swap slots (but those of shared memory in
-    files that exist), page tables and VMAs in the trees of files do not. What KSM knows of an
-    address space goes only when ksmd comes by, and with it what is left of that.
+    Page caches stay, also the swap cache, as far as reclaim will find it on an LRU list, what was
+    pinned, and what broke. Other anonymous memory, its anon_vmas, swap slots (but those of shared
+    memory in files that exist), page tables and VMAs in the trees of files do not. What KSM knows
+    of an address space goes only when ksmd comes by, and with it what is left of that.
     """
     return list(_leftovers(Recount(kernel, pins)))
 
@@ -33,8 +33,10 @@ def _leftovers(facts: Recount) -> Iterator[str]:
         yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
     kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
     kept |= set(np.flatnonzero(facts.flagged(PG_reserved)).tolist())
-    on_lru = facts.flagged(PG_lru)
-    cached = {page: slot for page, slot in facts.swap_cache.items() if on_lru[page]}
+    kept |= set(k.poisoned)
+    found = facts.flagged(PG_lru)
+    found[list(k.poisoned)] = True
+    cached = {page: slot for page, slot in facts.swap_cache.items() if found[page]}
     kept |= set(cached)
     for page in np.flatnonzero(np.asarray(k.pg_refcount)).tolist():
         if page not in kept:
