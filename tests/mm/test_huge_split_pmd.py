@@ -52,6 +52,7 @@ from rmap.mm.page import (
     compound_mapcount,
     get_page,
     lock_page,
+    page_add_pins,
     page_count,
     page_mapcount,
     total_mapcount,
@@ -285,7 +286,8 @@ def test_entries_of_a_frozen_page_keep_that_it_was_exclusive() -> None:
 
 def test_a_page_that_may_be_pinned_is_split_and_not_frozen() -> None:
     k, vma, head = huge_world(anon_exclusive=True)
-    k.pg_refcount[head] += 1024
+    get_page(k, head)
+    page_add_pins(k, head, 1)
     lock_page(k, head)
     split_huge_pmd_address(k, vma, vma.vm_start, True, head)
     assert pte_pfn(pte_of(k, vma, 7)) == head + 7

@@ -8,7 +8,7 @@ from rmap.mm.content cimport load, store
 from rmap.mm.fault cimport handle_fault
 from rmap.mm.memory cimport VmFault
 from rmap.mm.mm_types cimport Kernel, Mm, Task, Vma
-from rmap.mm.pgtable cimport pte_lookup, pte_pfn
+from rmap.mm.pgtable cimport pmd_offset, pte_lookup, pte_pfn
 from rmap.mm.stack cimport expand_stack
 from rmap.mm.tlb cimport switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
 from rmap.mm.vma cimport vma_slot
@@ -20,6 +20,7 @@ cdef class Cpu:
     cdef public i64 slot
     cpdef u64 translate(self, Kernel k, u64 address, flag write) except? 0
     cpdef u64 walk(self, Kernel k, u64 address, flag write) except? 0
+    cpdef u64 walk_huge(self, Kernel k, u64 address, flag write) except? 0
     cpdef i32 fault(self, Kernel k, u64 address, flag write) except -1
     cpdef flag find(self, Kernel k, u64 address, flag write) except? -1
 

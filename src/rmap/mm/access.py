@@ -22,6 +22,7 @@ if not cython.compiled:
         _PAGE_ACCESSED,
         _PAGE_DIRTY,
         _PAGE_PRESENT,
+        _PAGE_PSE,
         _PAGE_RW,
         _PAGE_USER,
         FAULT_FLAG_ALLOW_RETRY,
@@ -30,6 +31,7 @@ if not cython.compiled:
         FAULT_FLAG_WRITE,
         PAGE_MASK,
         PAGE_SIZE,
+        PMD_MASK,
         TASK_SIZE,
         VM_ACCESS_FLAGS,
         VM_FAULT_ERROR,
@@ -46,7 +48,7 @@ if not cython.compiled:
     from rmap.mm.fault import handle_fault
     from rmap.mm.memory import VmFault
     from rmap.mm.mm_types import Kernel, Mm, Task, Vma
-    from rmap.mm.pgtable import pte_lookup, pte_pfn
+    from rmap.mm.pgtable import pmd_offset, pte_lookup, pte_pfn
     from rmap.mm.stack import expand_stack
     from rmap.mm.tlb import switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
     from rmap.mm.vma import vma_slot
@@ -142,12 +144,38 @@ class Cpu:
             # The table itself has gone meanwhile.
             ptep = pte_lookup(k, self.mm, address)
         if not ptep:
-            return 0
+            return self.walk_huge(k, address, write)
         pte: u64 = k.pt[ptep]
         if pte & wanted != wanted:
             return 0
         pte |= marks
         k.pt[ptep] = pte
+        tlb_insert(k, self.task.cpu, self.mm, address, pte)
+        return pte_pfn(pte)
+
+    def walk_huge(self, k: Kernel, address: u64, write: flag) -> u64:
+        """End a walk at a PMD, if that maps a huge page; 0 if it ends in a fault.
+
+        The PMD's own bits are marked. What is remembered is the 4 KiB around the address, as by
+        processors that break huge translations up.
+        """
+        pmd: u64 = pmd_offset(k, self.mm, address)
+        wanted: u64 = _PAGE_PRESENT | _PAGE_USER | _PAGE_PSE
+        marks: u64 = _PAGE_ACCESSED
+        if write:
+            wanted |= _PAGE_RW
+            marks |= _PAGE_DIRTY
+        while sched.exploring and pmd:
+            tlb_announce_fill(self.task.cpu)
+            sched_point(OP_RMW, FIELD_PTE, pmd)
+            if pmd_offset(k, self.mm, address) == pmd:
+                break
+            pmd = pmd_offset(k, self.mm, address)
+        if not pmd or k.pt[pmd] & wanted != wanted:
+            return 0
+        k.pt[pmd] |= marks
+        inside: u64 = address & ~PMD_MASK & PAGE_MASK
+        pte: u64 = (k.pt[pmd] & ~_PAGE_PSE) + inside
         tlb_insert(k, self.task.cpu, self.mm, address, pte)
         return pte_pfn(pte)
 

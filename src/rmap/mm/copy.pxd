@@ -5,17 +5,19 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport sched
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.content cimport copy_page_content
+from rmap.mm.huge.change cimport copy_huge_pmd
 from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport maybe_mkwrite, vm_normal_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, PageLocked, SetPage, get_page, page_count
+from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, PageLocked, SetPage, get_page
+from rmap.mm.page cimport page_maybe_dma_pinned
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry, is_swap_pmd
+from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry
 from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc
-from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_alloc, pte_lock
+from rmap.mm.pgtable cimport pmd_offset, pte_alloc, pte_lock
 from rmap.mm.pgtable cimport pte_mkdirty, pte_none, pte_offset
 from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry
 from rmap.mm.pgtable cimport pte_unlock, ptep_set_wrprotect, set_pte_at

@@ -21,12 +21,12 @@ if not cython.compiled:
         _PAGE_DIRTY,
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
         _PAGE_RW,
         _PAGE_SPECIAL,
         _PAGE_SWP_EXCLUSIVE,
         ENOMEM,
         GFP_KERNEL,
-        GUP_PIN_COUNTING_BIAS,
         MM_ANONPAGES,
         MM_SWAPENTS,
         NR_MM_COUNTERS,
@@ -53,6 +53,7 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.content import copy_page_content
+    from rmap.mm.huge.change import copy_huge_pmd
     from rmap.mm.lru import lru_cache_add_active_or_unevictable, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
     from rmap.mm.memory import maybe_mkwrite, vm_normal_page
@@ -68,19 +69,17 @@ if not cython.compiled:
         PageLocked,
         SetPage,
         get_page,
-        page_count,
+        page_maybe_dma_pinned,
     )
     from rmap.mm.page_alloc import alloc_page
     from rmap.mm.pgtable import (
         is_device_private_entry,
         is_migration_entry,
-        is_swap_pmd,
         is_write_migration_entry,
         non_swap_entry,
         pfn_pte,
         pmd_alloc,
         pmd_offset,
-        pmd_trans_huge,
         pte_alloc,
         pte_lock,
         pte_mkdirty,
@@ -165,6 +164,7 @@ def copy_page_range(k: Kernel, dst_vma: Vma, src_vma: Vma) -> i32:
 def _copy_tables(k: Kernel, copy: PageCopy, address: u64, end: u64) -> i32:
     """Copy table by table: copy_p4d_range() to copy_pmd_range(). What has no table is skipped."""
     src_pmd: u64
+    dst_pmd: u64
     stop: u64
     value: u64
     error: i32
@@ -174,14 +174,24 @@ def _copy_tables(k: Kernel, copy: PageCopy, address: u64, end: u64) -> i32:
             address = ((address >> PUD_SHIFT) << PUD_SHIFT) + PUD_SIZE
             continue
         # The upper tables come first, even if nothing is found below them.
-        if not pmd_alloc(k, copy.dst_mm, address):
+        dst_pmd = pmd_alloc(k, copy.dst_mm, address)
+        if not dst_pmd:
             return -ENOMEM
         stop = (address & PMD_MASK) + PMD_SIZE
         if stop > end:
             stop = end
         value = k.pt[src_pmd]
-        if is_swap_pmd(value) or pmd_trans_huge(value):
-            BUG("memory.c copy_pmd_range: a huge page is mapped")
+        if value & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT and not pte_none(value):
+            if stop - address != PMD_SIZE:
+                BUG("memory.c:1117 copy_pmd_range: a VMA has a part of a huge page's PMD")
+            error = copy_huge_pmd(k, copy.dst_vma, copy.src_vma, dst_pmd, src_pmd, address)
+            if error == -ENOMEM:
+                return error
+            if not error:
+                address = stop
+                continue
+            # There is a table now.
+            value = k.pt[src_pmd]
         if not pte_none(value):
             error = copy_pte_range(k, copy, src_pmd, address, stop)
             if error:
@@ -370,7 +380,7 @@ def page_needs_cow_for_dma(k: Kernel, copy: PageCopy, page: u64) -> flag:
     include/linux/mm.h (since 5.9). A pin takes many references; so many others look the same. A
     page that is shared already was not kept for anybody (since 5.19).
     """
-    if not copy.cow or page_count(k, page) < GUP_PIN_COUNTING_BIAS or not PageAnon(k, page):
+    if not copy.cow or not page_maybe_dma_pinned(k, page) or not PageAnon(k, page):
         return False
     return not copy.exclusive or PageFlag(k, page, PG_anon_exclusive)
 

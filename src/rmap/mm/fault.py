@@ -16,6 +16,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
         _PAGE_SPECIAL,
         FAULT_FLAG_UNSHARE,
         FAULT_FLAG_WRITE,
@@ -24,6 +25,7 @@ if not cython.compiled:
         MM_ANONPAGES,
         PGFAULT,
         VM_ACCESS_FLAGS,
+        VM_FAULT_FALLBACK,
         VM_FAULT_OOM,
         VM_FAULT_SIGBUS,
         VM_HUGETLB,
@@ -36,16 +38,23 @@ if not cython.compiled:
     from rmap.mm.fault_file import do_fault
     from rmap.mm.fault_swap import do_swap_page
     from rmap.mm.fault_wp import do_wp_page
+    from rmap.mm.huge.fault import (
+        do_huge_pmd_anonymous_page,
+        do_huge_pmd_numa_page,
+        huge_pmd_set_accessed,
+        wp_huge_pmd,
+    )
+    from rmap.mm.huge.pgtable import pmd_protnone, transparent_hugepage_enabled
     from rmap.mm.lru import lru_cache_add_active_or_unevictable, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
     from rmap.mm.memory import VmFault, init_zero_pfn, ptep_set_access_flags
+    from rmap.mm.migrate.entries import pmd_migration_entry_wait
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.page_alloc import alloc_page
     from rmap.mm.pgtable import (
         is_swap_pmd,
         pfn_pte,
         pmd_alloc,
-        pmd_trans_huge,
         pte_alloc_map,
         pte_lock,
         pte_mkdirty,
@@ -90,9 +99,30 @@ def handle_fault(k: Kernel, vmf: VmFault) -> i32:
     if not vmf.pmd:
         return VM_FAULT_OOM
     pmde: u64 = k.pt[vmf.pmd]
-    if is_swap_pmd(pmde) or pmd_trans_huge(pmde):
-        BUG("memory.c __handle_mm_fault: a huge page is mapped")
+    ret: i32 = VM_FAULT_FALLBACK
+    if pte_none(pmde):
+        if k.thp_enabled and vma_is_anonymous(vma) and transparent_hugepage_enabled(k, vma):
+            ret = do_huge_pmd_anonymous_page(k, vmf)
+    elif pmde & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
+        ret = handle_huge_fault(k, vmf, pmde)
+    if not ret & VM_FAULT_FALLBACK:
+        return ret
     return handle_pte_fault(k, vmf)
+
+
+def handle_huge_fault(k: Kernel, vmf: VmFault, pmde: u64) -> i32:
+    """A fault where a PMD maps a huge page, or waits for one (mm/memory.c:4060, v4.18).
+
+    VM_FAULT_FALLBACK if there is a table now, or room for one.
+    """
+    if is_swap_pmd(pmde):
+        pmd_migration_entry_wait(k, vmf.pmd)
+        return 0
+    if pmd_protnone(pmde) and vmf.vma.vm_flags & VM_ACCESS_FLAGS:
+        return do_huge_pmd_numa_page(k, vmf, pmde)
+    if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not pte_write(pmde):
+        return wp_huge_pmd(k, vmf, pmde)
+    return huge_pmd_set_accessed(k, vmf, pmde)
 
 
 def handle_pte_fault(k: Kernel, vmf: VmFault) -> i32:
@@ -100,7 +130,9 @@ def handle_pte_fault(k: Kernel, vmf: VmFault) -> i32:
     vmf.pte = 0
     if not pte_none(k.pt[vmf.pmd]):
         vmf.pte = pte_offset(k, vmf.pmd, vmf.address)
-    if vmf.pte:
+        if not vmf.pte:
+            # A huge page by now: look from the start.
+            return 0
         vmf.orig_pte = ptep_get(k, vmf.pte)
         if pte_none(vmf.orig_pte):
             vmf.pte = 0
@@ -160,7 +192,8 @@ def do_anonymous_page(k: Kernel, vmf: VmFault) -> i32:
         return VM_FAULT_SIGBUS
     vmf.pte = pte_alloc_map(k, vma.vm_mm, vmf.pmd, vmf.address)
     if not vmf.pte:
-        return VM_FAULT_OOM
+        # No memory for a table; or a huge page came first.
+        return VM_FAULT_OOM if pte_none(k.pt[vmf.pmd]) else 0
     if not vmf.flags & FAULT_FLAG_WRITE:
         return _map_zero_page(k, vmf)
     if anon_vma_prepare(k, vma):

@@ -6,6 +6,7 @@ from rmap.mm.anon_vma cimport anon_vma_fork, anon_vma_prepare
 from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.copy cimport copy_page_range
 from rmap.mm.huge.mm_slot cimport khugepaged_exit, khugepaged_fork
+from rmap.mm.huge.pgtable cimport mm_put_huge_zero_page
 from rmap.mm.interval_tree cimport interval_tree_insert_after
 from rmap.mm.ksm.slots cimport ksm_exit, ksm_fork
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, Mm, Vma

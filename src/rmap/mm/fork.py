@@ -28,6 +28,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG, WARN
     from rmap.mm.copy import copy_page_range
     from rmap.mm.huge.mm_slot import khugepaged_exit, khugepaged_fork
+    from rmap.mm.huge.pgtable import mm_put_huge_zero_page
     from rmap.mm.interval_tree import interval_tree_insert_after
     from rmap.mm.ksm.slots import ksm_exit, ksm_fork
     from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup, Mm, Vma
@@ -176,6 +177,7 @@ def mmput(k: Kernel, mm: Mm) -> i32:
     # Before the page tables go, khugepaged must be out of them.
     khugepaged_exit(k, mm)
     exit_mmap(k, mm)
+    mm_put_huge_zero_page(k, mm)
     if mm.on_mmlist:
         k.mmlist_lock.lock()
         k.mmlist.remove(mm)

@@ -20,6 +20,7 @@ if not cython.compiled:
     from rmap.mm.bits import (
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
         EBUSY,
         EEXIST,
         EFAULT,
@@ -41,13 +42,16 @@ if not cython.compiled:
         FOLL_NOWAIT,
         FOLL_PIN,
         FOLL_POPULATE,
+        FOLL_SPLIT,
         FOLL_TOUCH,
         FOLL_TRIED,
         FOLL_WRITE,
         GUP_PIN_COUNTING_BIAS,
+        HPAGE_PMD_NR,
         PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE,
+        PMD_MASK,
         VM_ACCESS_FLAGS,
         VM_FAULT_ERROR,
         VM_FAULT_HWPOISON,
@@ -65,32 +69,44 @@ if not cython.compiled:
         VM_WRITE,
         PG_anon_exclusive,
     )
-    from rmap.mm.bug import BUG
+    from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.fault import handle_mm_fault
+    from rmap.mm.huge.pgtable import is_huge_zero_page, pmd_protnone
+    from rmap.mm.huge.split_page import split_huge_page
+    from rmap.mm.huge.split_pmd import split_huge_pmd
     from rmap.mm.lru import mark_page_accessed, put_page
-    from rmap.mm.memory import is_zero_pfn, vm_normal_page
-    from rmap.mm.migrate.entries import migration_entry_wait
+    from rmap.mm.memory import is_zero_pfn, ptep_set_access_flags, vm_normal_page
+    from rmap.mm.migrate.entries import migration_entry_wait, pmd_migration_entry_wait
     from rmap.mm.mlock_page import mlock_vma_page
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.page import (
         PageAnon,
+        PageCompound,
         PageDirty,
+        PageDoubleMap,
         PageFlag,
+        PageHead,
         PageTransCompound,
+        compound_mapcount,
         get_page,
+        lock_page,
+        page_add_pins,
         page_mapping_word,
-        page_ref_add,
-        page_ref_sub,
         trylock_page,
         unlock_page,
     )
     from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.pgtable import (
         is_migration_entry,
+        is_pmd_migration_entry,
         is_swap_pte,
+        pmd_offset,
+        pmd_trans_huge,
         pte_dirty,
         pte_lock,
         pte_lookup,
+        pte_mkdirty,
+        pte_mkyoung,
         pte_pfn,
         pte_present,
         pte_to_swp_entry,
@@ -107,6 +123,7 @@ class GupState:
     """What a series of faults keeps: whether mmap_sem is still `locked`, and the pages got.
 
     `nonblocking` faults may give mmap_sem up; the series then ends, and `locked` is false.
+    `page_mask` is by how many pages more than one the last look at the tables went, less one.
     """
 
     def __init__(self, nonblocking: bool) -> None:
@@ -114,9 +131,126 @@ class GupState:
         self.locked = True
         self.pages: list = []
         self.flags = 0
+        self.page_mask = 0
 
 
 # ---------------------------------------------------------------- looking
+
+
+def follow_page(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
+    """`follow_page_mask` for a caller that wants one page: follow_page(), include/linux/mm.h."""
+    state: GupState = GupState(False)
+    state.flags = flags
+    return follow_page_mask(k, vma, address, state)
+
+
+def follow_page_mask(k: Kernel, vma: Vma, address: u64, state: GupState) -> i64:
+    """The page that an address maps, as `follow_page_pte` says, be it a part of a huge one.
+
+    ``state.page_mask`` becomes by how many pages beyond its own the answer holds, less one: the
+    rest of a huge page that a PMD maps (mm/gup.c:223, v4.18). With FOLL_SPLIT a huge page is split
+    first, or its PMD at least; -EBUSY if that cannot be.
+    """
+    page: i64 = 0
+    state.page_mask = 0
+    pmd: u64 = pmd_offset(k, vma.vm_mm, address)
+    if not pmd or k.pt[pmd] & (_PAGE_PRESENT | _PAGE_PSE) == _PAGE_PRESENT:
+        return follow_page_pte(k, vma, address, state.flags)
+    while state.flags & FOLL_MIGRATION and is_pmd_migration_entry(k.pt[pmd]):
+        pmd_migration_entry_wait(k, pmd)
+    if not pmd_trans_huge(k.pt[pmd]):
+        # Nothing, or a page that is being moved: the fault waits for that. Or a table by now.
+        return follow_page_pte(k, vma, address, state.flags)
+    pte_lock(k, pmd)
+    if not pmd_trans_huge(ptep_get(k, pmd)):
+        pte_unlock(k, pmd)
+        return follow_page_pte(k, vma, address, state.flags)
+    if state.flags & FOLL_SPLIT:
+        return _split_and_follow(k, vma, address, pmd, state.flags)
+    page = follow_trans_huge_pmd(k, vma, address, pmd, state.flags)
+    pte_unlock(k, pmd)
+    if page > 0:
+        state.page_mask = HPAGE_PMD_NR - 1
+    return page
+
+
+def _split_and_follow(k: Kernel, vma: Vma, address: u64, pmd: u64, flags: u64) -> i64:
+    """Split the huge page that a PMD maps, whose lock is held and dropped (mm/gup.c:268-292)."""
+    page: u64 = pte_pfn(k.pt[pmd])
+    error: i32 = 0
+    if is_huge_zero_page(k, page):
+        pte_unlock(k, pmd)
+        split_huge_pmd(k, vma, pmd, address)
+    else:
+        get_page(k, page)
+        pte_unlock(k, pmd)
+        lock_page(k, page)
+        error = split_huge_page(k, page)
+        unlock_page(k, page)
+        put_page(k, page)
+    return error if error else follow_page_pte(k, vma, address, flags)
+
+
+def follow_trans_huge_pmd(k: Kernel, vma: Vma, address: u64, pmd: u64, flags: u64) -> i64:
+    """The part of a huge page that an address maps by a PMD, whose lock is held.
+
+    mm/huge_memory.c:1365 (v4.18). Results as of `follow_page_pte`. A huge page is mlocked as a
+    whole, if this process alone maps it.
+    """
+    pmde: u64 = ptep_get(k, pmd)
+    if not flags & FOLL_FORCE and pmd_protnone(pmde):
+        return 0
+    if flags & FOLL_WRITE and not can_follow_write_pmd(k, vma, pmde, flags):
+        return 0
+    head: u64 = pte_pfn(pmde)
+    if not PageHead(k, head):
+        BUG_PAGE("huge_memory.c:1387 follow_trans_huge_pmd: a PMD maps no huge page", head)
+    if not pte_write(pmde) and gup_must_unshare(k, head, flags):
+        return -EMLINK
+    if flags & FOLL_TOUCH:
+        young: u64 = pte_mkyoung(pmde)
+        if flags & FOLL_WRITE:
+            young = pte_mkdirty(young)
+        ptep_set_access_flags(k, vma, address & PMD_MASK, pmd, young, flags & FOLL_WRITE != 0)
+    if flags & FOLL_MLOCK and vma.vm_flags & VM_LOCKED:
+        _mlock_huge(k, head)
+    page: u64 = head + ((address & ~PMD_MASK) >> PAGE_SHIFT)
+    if flags & FOLL_GET:
+        get_page(k, page)
+    return page
+
+
+def can_follow_write_pmd(k: Kernel, vma: Vma, pmd: u64, flags: u64) -> flag:
+    """`can_follow_write_pte` for the PMD of a huge page (mm/huge_memory.c:1358, v4.18)."""
+    if pte_write(pmd):
+        return True
+    if not flags & FOLL_FORCE:
+        return False
+    if not k.profile.anon_exclusive:
+        return flags & FOLL_COW != 0 and pte_dirty(pmd)
+    if vma.vm_flags & VM_WRITE or not is_cow_mapping(vma.vm_flags):
+        return False
+    head: u64 = pte_pfn(pmd)
+    return PageAnon(k, head) and PageFlag(k, head, PG_anon_exclusive)
+
+
+def _mlock_huge(k: Kernel, head: u64) -> i32:
+    """Mark a huge page mlocked that a VM_LOCKED VMA maps by a PMD (mm/huge_memory.c:1390-1430).
+
+    Not one that others map too, or that PTEs map: its being mlocked could not be taken back when
+    the PMD is split. Since mlock is counted, whoever maps the page does it.
+    """
+    if k.profile.mlock_counts:
+        return 0
+    if PageAnon(k, head) and compound_mapcount(k, head) != 1:
+        return 0
+    if PageDoubleMap(k, head) or not page_mapping_word(k, head):
+        return 0
+    if not trylock_page(k, head):
+        return 0
+    if page_mapping_word(k, head) and not PageDoubleMap(k, head):
+        mlock_vma_page(k, head)
+    return unlock_page(k, head)
 
 
 def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
@@ -280,6 +414,8 @@ def find_get_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, state: GupSta
     vma: Vma = None
     done: i64 = 0
     total: i64 = count
+    step: i64
+    inside: i64
     error: i64
     page: i64
     while done < total:
@@ -292,10 +428,18 @@ def find_get_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, state: GupSta
         if page < 0 and page != -EEXIST and page != -ENOENT:
             error = 0 if page == -EBUSY else page
             return done if done else error
-        if page > 0 and wanted & FOLL_GET:
-            state.pages.append(page)
-        done += 1
-        start += PAGE_SIZE
+        step = 1
+        if wanted & FOLL_GET:
+            if page > 0:
+                state.pages.append(page)
+        elif state.page_mask:
+            # Nothing is to be done for the other parts of a huge page.
+            inside = (start >> PAGE_SHIFT) & (HPAGE_PMD_NR - 1)
+            step += state.page_mask - inside
+            if step > total - done:
+                step = total - done
+        done += step
+        start += step << PAGE_SHIFT
     return done
 
 
@@ -304,7 +448,7 @@ def _get_one(k: Kernel, vma: Vma, address: u64, state: GupState) -> i64:
     page: i64
     error: i32
     while True:
-        page = follow_page_pte(k, vma, address, state.flags)
+        page = follow_page_mask(k, vma, address, state)
         if page and page != -EMLINK:
             return page
         error = faultin_page(k, vma, address, page == -EMLINK, state)
@@ -393,27 +537,31 @@ def put_user_pages(k: Kernel, pages: list) -> i32:
     return 0
 
 
-def pin_references(k: Kernel) -> i32:
-    """How many references one pin takes."""
-    return GUP_PIN_COUNTING_BIAS if k.profile.fork_copies_pinned else 1
+def pin_references(k: Kernel, page: u64) -> i32:
+    """How many references one pin of the page takes."""
+    if k.profile.fork_copies_pinned and not PageCompound(k, page):
+        return GUP_PIN_COUNTING_BIAS
+    return 1
 
 
 def pin_user_pages(k: Kernel, mm: Mm, start: u64, count: u64, write: bool) -> list:
     """Get pages for a device that reads or writes them itself (mm/gup.c, since 5.7).
 
-    As get_user_pages(), which is what v4.18 has for it; later a pin takes so many references that
-    fork can tell a page that is pinned. Give each back by `unpin_user_page`.
+    As get_user_pages(), which is what v4.18 has for it; later pins are counted so that fork can
+    tell a page that has any. Give each back by `unpin_user_page`.
     """
     pages: list = _get_pages(k, mm, start, count, FOLL_PIN | (FOLL_WRITE if write else 0))
     page: u64
-    for page in pages:
-        page_ref_add(k, page, pin_references(k) - 1)
+    if k.profile.fork_copies_pinned:
+        for page in pages:
+            page_add_pins(k, page, 1)
     return pages
 
 
 def unpin_user_page(k: Kernel, page: u64) -> i32:
     """Give back a page that `pin_user_pages` took."""
-    page_ref_sub(k, page, pin_references(k) - 1)
+    if k.profile.fork_copies_pinned:
+        page_add_pins(k, page, -1)
     return put_page(k, page)
 
 

@@ -4,6 +4,9 @@ from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport sched
 from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.gup cimport populate_vma_page_range
+from rmap.mm.huge.change cimport change_huge_pmd
+from rmap.mm.huge.pgtable cimport pmd_trans_unstable
+from rmap.mm.huge.split_pmd cimport __split_huge_pmd
 from rmap.mm.memory cimport vm_normal_page
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmap cimport calc_vm_prot_bits, page_align
@@ -11,8 +14,8 @@ from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport PageAnon, PageFlag
 from rmap.mm.pgtable cimport (
-    is_device_private_entry, is_migration_entry, is_swap_pmd, is_swap_pte,
-    is_write_migration_entry, pmd_offset, pmd_trans_huge, pte_lock, pte_offset,
+    is_device_private_entry, is_migration_entry, is_swap_pte,
+    is_write_migration_entry, pmd_offset, pte_lock, pte_offset,
     pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry, pte_unlock, ptep_get_and_clear,
     set_pte_at, swp_entry, swp_entry_to_pte, swp_offset, swp_type,
 )
@@ -28,6 +31,9 @@ cpdef i64 change_protection(
 cdef i64 _change_pmd_range(
     Kernel k, Vma vma, u64 address, u64 end, u64 newprot, i32 cp_flags
 ) except? -1
+cdef i32 _change_huge(
+    Kernel k, Vma vma, u64 pmd, u64 address, u64 end, u64 newprot, i32 cp_flags
+) except -1
 cdef i64 _change_pte_range(
     Kernel k, Vma vma, u64 pmd, u64 address, u64 end, u64 newprot, i32 cp_flags
 ) except? -1

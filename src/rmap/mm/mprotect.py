@@ -20,6 +20,7 @@ if not cython.compiled:
         _PAGE_NX,
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
         _PAGE_RW,
         _PAGE_SOFT_DIRTY,
         _PAGE_SWP_EXCLUSIVE,
@@ -27,6 +28,7 @@ if not cython.compiled:
         EACCES,
         EINVAL,
         ENOMEM,
+        HPAGE_PMD_NR,
         MM_CP_DIRTY_ACCT,
         MM_CP_TRY_CHANGE_WRITABLE,
         PAGE_SHIFT,
@@ -51,6 +53,9 @@ if not cython.compiled:
     )
     from rmap.mm.bug import BUG, WARN
     from rmap.mm.gup import populate_vma_page_range
+    from rmap.mm.huge.change import change_huge_pmd
+    from rmap.mm.huge.pgtable import pmd_trans_unstable
+    from rmap.mm.huge.split_pmd import __split_huge_pmd
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.mmap import calc_vm_prot_bits, page_align
@@ -62,11 +67,9 @@ if not cython.compiled:
     from rmap.mm.pgtable import (
         is_device_private_entry,
         is_migration_entry,
-        is_swap_pmd,
         is_swap_pte,
         is_write_migration_entry,
         pmd_offset,
-        pmd_trans_huge,
         pte_lock,
         pte_offset,
         pte_swp_mksoft_dirty,
@@ -134,26 +137,44 @@ def _change_pmd_range(
     first: u64 = 0
     pmd: u64 = pmd_offset(k, mm, address)
     stop: u64
+    huge: i32
     if not pmd:
         return 0
     while address < end:
         stop = (address & PMD_MASK) + PMD_SIZE
         if stop > end:
             stop = end
-        if pmd_trans_huge(k.pt[pmd]) or is_swap_pmd(k.pt[pmd]):
-            BUG("mprotect.c change_pmd_range: a PMD maps a huge page")
         if k.pt[pmd]:
             # Secondary MMUs are told only if there is something to tell.
             if not told:
                 told = True
                 first = address
                 mmu_notifier_invalidate_range_start(k, mm, first, end)
-            pages += _change_pte_range(k, vma, pmd, address, stop, newprot, cp_flags)
+            huge = 0
+            if k.pt[pmd] & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
+                huge = _change_huge(k, vma, pmd, address, stop, newprot, cp_flags)
+            if huge:
+                pages += huge if huge == HPAGE_PMD_NR else 0
+            elif not pmd_trans_unstable(k, pmd):
+                pages += _change_pte_range(k, vma, pmd, address, stop, newprot, cp_flags)
         pmd += 1
         address = stop
     if told:
         mmu_notifier_invalidate_range_end(k, mm, first, end)
     return pages
+
+
+def _change_huge(
+    k: Kernel, vma: Vma, pmd: u64, address: u64, end: u64, newprot: u64, cp_flags: i32
+) -> i32:
+    """Change a PMD that maps a huge page, or split it if not all of it is to change.
+
+    Returns what `change_huge_pmd` does; 0 also if it was split.
+    """
+    if end - address != PMD_SIZE:
+        __split_huge_pmd(k, vma, pmd, address, False, 0)
+        return 0
+    return change_huge_pmd(k, vma, pmd, address, newprot, cp_flags)
 
 
 def _change_pte_range(

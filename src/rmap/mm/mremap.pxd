@@ -3,15 +3,17 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport sched
 from rmap.mm.anon_vma cimport anon_vma_lock_write, anon_vma_unlock_write, unlink_anon_vmas
-from rmap.mm.bug cimport BUG
 from rmap.mm.gup cimport mm_populate
 from rmap.mm.ksm.unmerge cimport unmerge_ksm_pages
+from rmap.mm.huge.change cimport move_huge_pmd
+from rmap.mm.huge.pgtable cimport pmd_trans_unstable
+from rmap.mm.huge.split_pmd cimport split_huge_pmd
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmap cimport do_munmap, get_file_area, get_unmapped_area, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.pgtable cimport (
-    is_swap_pmd, pmd_offset, pmd_trans_huge, pte_alloc, pte_lock, pte_offset, pte_unlock,
+    pmd_alloc, pmd_offset, pte_alloc_map, pte_lock, pte_offset, pte_unlock,
     ptep_get_and_clear, ptl_of, set_pte_at,
 )
 from rmap.mm.tlb cimport flush_tlb_batched_pending, flush_tlb_range
@@ -33,6 +35,10 @@ cdef flag move_ptes(
 cpdef u64 move_page_tables(
     Kernel k, Vma vma, u64 old_addr, Vma new_vma, u64 new_addr, u64 length, flag need_rmap_locks
 ) except? 0
+cdef i32 _move_whole(
+    Kernel k, Vma vma, u64 old_addr, u64 new_addr, u64 extent, u64 old_pmd, u64 new_pmd,
+    flag need_rmap_locks,
+) except -1
 cdef i64 move_vma(Kernel k, Remap r, Vma vma) except? -1
 cdef i32 _unmap_moved(Kernel k, Mm mm, Vma vma, u64 start, u64 length, u64 account) except -1
 cdef i32 _split_locked_source(Kernel k, Remap r, Vma vma) except? -1

@@ -18,6 +18,7 @@ if not cython.compiled:
         _PAGE_DIRTY,
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
         _PAGE_SOFT_DIRTY,
         _PAGE_SWP_SOFT_DIRTY,
         EFAULT,
@@ -46,8 +47,10 @@ if not cython.compiled:
         VM_UFFD_MISSING,
         VM_UFFD_WP,
     )
-    from rmap.mm.bug import BUG
     from rmap.mm.gup import mm_populate
+    from rmap.mm.huge.change import move_huge_pmd
+    from rmap.mm.huge.pgtable import pmd_trans_unstable
+    from rmap.mm.huge.split_pmd import split_huge_pmd
     from rmap.mm.ksm.unmerge import unmerge_ksm_pages
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.mmap import do_munmap, get_file_area, get_unmapped_area, page_align
@@ -56,10 +59,9 @@ if not cython.compiled:
         mmu_notifier_invalidate_range_start,
     )
     from rmap.mm.pgtable import (
-        is_swap_pmd,
+        pmd_alloc,
         pmd_offset,
-        pmd_trans_huge,
-        pte_alloc,
+        pte_alloc_map,
         pte_lock,
         pte_offset,
         pte_unlock,
@@ -197,7 +199,9 @@ def move_page_tables(
     extent: u64
     room: u64
     old_pmd: u64
+    new_pmd: u64
     new_pte: u64
+    step: i32
     need_flush: flag = False
     locks: flag = need_rmap_locks and k.profile.rmap_locks_in_mremap
     mmu_notifier_invalidate_range_start(k, mm, start, end)
@@ -207,9 +211,18 @@ def move_page_tables(
             extent = end - old_addr
         old_pmd = pmd_offset(k, mm, old_addr)
         if old_pmd and k.pt[old_pmd]:
-            if pmd_trans_huge(k.pt[old_pmd]) or is_swap_pmd(k.pt[old_pmd]):
-                BUG("mremap.c move_page_tables: a PMD maps a huge page")
-            new_pte = pte_alloc(k, mm, new_addr)
+            new_pmd = pmd_alloc(k, mm, new_addr)
+            if not new_pmd:
+                break
+            if k.pt[old_pmd] & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
+                step = _move_whole(k, vma, old_addr, new_addr, extent, old_pmd, new_pmd, locks)
+                if step:
+                    if step == 2:
+                        need_flush = True
+                    old_addr += extent
+                    new_addr += extent
+                    continue
+            new_pte = pte_alloc_map(k, mm, new_pmd, new_addr)
             if not new_pte:
                 break
             # Not beyond the table of the new place either.
@@ -226,6 +239,33 @@ def move_page_tables(
     if k.tracer is not None:
         k.tracer("move_page_tables", (vma, new_vma, start, old_addr - start, locks))
     return old_addr - start
+
+
+def _move_whole(
+    k: Kernel,
+    vma: Vma,
+    old_addr: u64,
+    new_addr: u64,
+    extent: u64,
+    old_pmd: u64,
+    new_pmd: u64,
+    need_rmap_locks: flag,
+) -> i32:
+    """Move the PMD of a huge page, or split it if that cannot be; see `move_huge_pmd`.
+
+    Not 0 if nothing is left to be moved here.
+    """
+    step: i32 = 0
+    if extent == PMD_SIZE:
+        if need_rmap_locks:
+            take_rmap_locks(vma)
+        step = move_huge_pmd(k, vma, old_addr, new_addr, old_addr + extent, old_pmd, new_pmd)
+        if need_rmap_locks:
+            drop_rmap_locks(vma)
+        if step:
+            return step
+    split_huge_pmd(k, vma, old_pmd, old_addr)
+    return 1 if pmd_trans_unstable(k, old_pmd) else 0
 
 
 # ---------------------------------------------------------------- moving a VMA

@@ -51,6 +51,8 @@ cpdef flag put_page_testzero(Kernel k, u64 page) except? -1
 cpdef i32 page_ref_add(Kernel k, u64 page, i32 count) except -1
 cpdef i32 page_ref_sub(Kernel k, u64 page, i32 count) except -1
 cpdef flag page_ref_freeze(Kernel k, u64 page, i32 count) except? -1
+cpdef flag page_maybe_dma_pinned(Kernel k, u64 page) except? -1
+cpdef i32 page_add_pins(Kernel k, u64 page, i32 pins) except -1
 cpdef i32 page_ref_unfreeze(Kernel k, u64 page, i32 count) except -1
 cpdef u32 page_mapping_word(Kernel k, u64 page) except? 0
 cpdef i32 set_page_mapping(Kernel k, u64 page, u32 word) except -1

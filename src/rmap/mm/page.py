@@ -17,6 +17,7 @@ import cython
 
 if not cython.compiled:
     from rmap.mm.bits import (
+        GUP_PIN_COUNTING_BIAS,
         HPAGE_PMD_NR,
         MAPPING_HANDLE_SHIFT,
         PAGE_MAPPING_ANON,
@@ -462,6 +463,38 @@ def page_ref_unfreeze(k: Kernel, page: u64, count: i32) -> i32:
     if k.pg_refcount[page] != 0:
         BUG_PAGE("page_ref.h:178 page_ref_unfreeze of a page that is not frozen", page)
     k.pg_refcount[page] = count
+    return 0
+
+
+def page_maybe_dma_pinned(k: Kernel, page: u64) -> flag:
+    """Whether the page may be pinned (include/linux/mm.h, since 5.7).
+
+    A pin of a small page takes many references; so many others look the same. Compound pages, which
+    have many, count the pins of all their parts in a word of their second tail.
+    """
+    head: u64 = compound_head(k, page)
+    if k.pg_flags[head] & PG_head:
+        return k.pg_private[head + 2] != 0
+    return page_count(k, head) >= GUP_PIN_COUNTING_BIAS
+
+
+def page_add_pins(k: Kernel, page: u64, pins: i32) -> i32:
+    """Count pins of a page beyond the reference that each of them has; fewer if `pins` is negative.
+
+    >>> from rmap.mm.mm_types import Kernel
+    >>> from rmap.mm.profile import profile
+    >>> k = Kernel(16, profile("6.1"))
+    >>> k.pg_refcount[3] = 2
+    >>> page_add_pins(k, 3, 1), k.pg_refcount[3], page_maybe_dma_pinned(k, 3)
+    (0, 1025, True)
+    """
+    head: u64 = compound_head(k, page)
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, head)
+    if k.pg_flags[head] & PG_head:
+        k.pg_private[head + 2] += pins
+    else:
+        k.pg_refcount[head] += pins * (GUP_PIN_COUNTING_BIAS - 1)
     return 0
 
 

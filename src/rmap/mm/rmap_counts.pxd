@@ -15,7 +15,7 @@ from rmap.mm.page cimport compound_mapcount_add_negative, compound_mapcount_inc_
 from rmap.mm.page cimport compound_mapcount_set
 from rmap.mm.page cimport mapcount_set
 from rmap.mm.page cimport mod_lruvec_page_state, page_anon_vma, page_mapping
-from rmap.mm.page cimport page_count
+from rmap.mm.page cimport page_maybe_dma_pinned
 from rmap.mm.page cimport set_page_index, set_page_mapping
 from rmap.mm.vma cimport linear_page_index
 

@@ -18,7 +18,6 @@ import cython
 if not cython.compiled:
     from rmap.mm.bits import (
         EBUSY,
-        GUP_PIN_COUNTING_BIAS,
         HPAGE_PMD_NR,
         MAPPING_HANDLE_SHIFT,
         NR_ANON_MAPPED,
@@ -61,8 +60,8 @@ if not cython.compiled:
         mod_lruvec_page_state,
         mod_node_page_state,
         page_anon_vma,
-        page_count,
         page_mapping,
+        page_maybe_dma_pinned,
         page_to_pgoff,
         set_page_index,
         set_page_mapping,
@@ -356,7 +355,7 @@ def page_try_share_anon_rmap(k: Kernel, page: u64) -> i32:
 
     include/linux/rmap.h (v5.19). The page table alone will not tell any more whose it is.
     """
-    if page_count(k, page) >= GUP_PIN_COUNTING_BIAS:
+    if page_maybe_dma_pinned(k, page):
         return -EBUSY
     ClearPage(k, page, PG_anon_exclusive)
     return 0

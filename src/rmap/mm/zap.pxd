@@ -4,6 +4,9 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.mm.anon_vma cimport unlink_anon_vmas
 from rmap.mm.bug cimport BUG, BUG_PAGE
+from rmap.mm.huge.change cimport zap_huge_pmd
+from rmap.mm.huge.pgtable cimport pmd_trans_unstable
+from rmap.mm.huge.split_pmd cimport __split_huge_pmd
 from rmap.mm.i_mmap cimport unlink_file_vma
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.lru cimport mark_page_accessed, put_page
@@ -18,7 +21,7 @@ from rmap.mm.page cimport PageAnon, PageLocked, compound_head
 from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport free_pgd_range, is_device_private_entry, is_migration_entry
-from rmap.mm.pgtable cimport is_swap_pmd, non_swap_entry, pmd_offset, pmd_trans_huge
+from rmap.mm.pgtable cimport non_swap_entry, pmd_offset
 from rmap.mm.pgtable cimport pte_lock, pte_none, pte_offset
 from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get_and_clear
 from rmap.mm.pgtable cimport swp_offset

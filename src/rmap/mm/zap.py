@@ -19,6 +19,8 @@ if not cython.compiled:
         _PAGE_DIRTY,
         _PAGE_PRESENT,
         _PAGE_PROTNONE,
+        _PAGE_PSE,
+        HPAGE_PMD_SIZE,
         MAPPING_HANDLE_SHIFT,
         MM_ANONPAGES,
         MM_SWAPENTS,
@@ -37,6 +39,9 @@ if not cython.compiled:
         VM_SEQ_READ,
     )
     from rmap.mm.bug import BUG, BUG_PAGE
+    from rmap.mm.huge.change import zap_huge_pmd
+    from rmap.mm.huge.pgtable import pmd_trans_unstable
+    from rmap.mm.huge.split_pmd import __split_huge_pmd
     from rmap.mm.i_mmap import unlink_file_vma
     from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
     from rmap.mm.lru import mark_page_accessed, put_page
@@ -67,10 +72,8 @@ if not cython.compiled:
         free_pgd_range,
         is_device_private_entry,
         is_migration_entry,
-        is_swap_pmd,
         non_swap_entry,
         pmd_offset,
-        pmd_trans_huge,
         pte_lock,
         pte_none,
         pte_offset,
@@ -188,12 +191,18 @@ def unmap_page_range(
 def zap_pmd(
     k: Kernel, tlb: MmuGather, vma: Vma, pmd: u64, address: u64, end: u64, details: ZapDetails
 ) -> i32:
-    """Unmap a range below one PMD."""
+    """Unmap a range below one PMD. A huge page of which more stays is split before."""
     pmde: u64 = k.pt[pmd]
-    if is_swap_pmd(pmde) or pmd_trans_huge(pmde):
-        BUG("memory.c zap_pmd_range: a huge page is mapped")
-    if pte_none(pmde):
-        return 0
+    if pmde & (_PAGE_PRESENT | _PAGE_PSE) != _PAGE_PRESENT:
+        if pte_none(pmde):
+            return 0
+        if end - address != HPAGE_PMD_SIZE:
+            __split_huge_pmd(k, vma, pmd, address, False, 0)
+        elif zap_huge_pmd(k, tlb, vma, pmd, address):
+            return 0
+        # It is a table now; or nothing, or with others about, something huge again.
+        if pmd_trans_unstable(k, pmd):
+            return 0
     while address != end:
         address = zap_pte_range(k, tlb, vma, pmd, address, end, details)
     return 0

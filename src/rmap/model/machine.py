@@ -49,6 +49,7 @@ from rmap.model.process import Process
 from rmap.model.running import Running
 from rmap.model.sizes import pages_of
 from rmap.model.stats import stats_of
+from rmap.model.thp import HugePageSettings
 
 if TYPE_CHECKING:
     from rmap.image import MemoryImage
@@ -130,6 +131,7 @@ class Machine:
         self.processes: dict[int, Process] = {}
         self.files: dict[str, FileHandle] = {}
         self.pins: Counter[int] = Counter()
+        self.thp = HugePageSettings(self)
         self.loaded: Loaded | None = None
         self._by_mm: dict[int, Process] = {}
         self._next_pid = 1

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rmap.mm import content, gup
-from rmap.mm.page import lock_page, unlock_page
+from rmap.mm.page import compound_head, lock_page, unlock_page
 from rmap.mm.page_dirty import set_page_dirty
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ class Pin:
 
     def _count(self, sign: int) -> None:
         """Tell the machine of the references that these are, for its checks."""
-        each = sign * gup.pin_references(self.machine.kernel)
+        k = self.machine.kernel
         for page in self.pages:
-            self.machine.pins[page] += each
+            # The references to any part of a huge page are its head's.
+            self.machine.pins[compound_head(k, page)] += sign * gup.pin_references(k, page)
         self.machine.pins += Counter()
 
     def read(self, page: int, offset: int, length: int) -> bytes:

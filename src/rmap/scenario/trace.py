@@ -22,10 +22,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "compact_zone": ("order", "mode", "moved", "result"),
     "collapse_huge_page": ("mm", "address", "page", "result"),
     "collapse_shmem": ("mapping", "index", "page", "result"),
+    "copy_huge_pmd": ("vma", "parent", "address", "error"),
     "copy_page_range": ("vma", "parent", "error"),
     "deferred_split_huge_page": ("page",),
     "do_anonymous_page": ("page", "vma", "address"),
     "do_execve": ("task", "name", "error"),
+    "do_huge_pmd_anonymous_page": ("page", "vma", "address"),
+    "do_huge_pmd_wp_page": ("page", "vma", "address", "copied"),
     "do_page_add_anon_rmap": ("page", "vma", "address", "flags"),
     "do_set_pmd": ("page", "vma", "address", "write"),
     "do_swap_page": ("page", "vma", "address", "entry"),
@@ -79,6 +82,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "wp_page_copy": ("page", "vma", "address", "copied"),
     "wp_page_reuse": ("page", "vma", "address"),
     "write_cache_pages": ("mapping", "written"),
+    "zap_huge_pmd": ("page", "vma", "address"),
 }
 #: Numbers that are shown in hexadecimal.
 _HEX = frozenset(("page", "flags", "entry", "old", "kpage"))

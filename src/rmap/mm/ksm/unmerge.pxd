@@ -2,7 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.fault cimport handle_mm_fault
-from rmap.mm.gup cimport follow_page_pte
+from rmap.mm.gup cimport follow_page
 from rmap.mm.ksm.slots cimport ksm_enter
 from rmap.mm.ksm.stable cimport ksm_test_exit
 from rmap.mm.lru cimport put_page

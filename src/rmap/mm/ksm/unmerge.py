@@ -37,7 +37,7 @@ if not cython.compiled:
         VM_SHARED,
     )
     from rmap.mm.fault import handle_mm_fault
-    from rmap.mm.gup import follow_page_pte
+    from rmap.mm.gup import follow_page
     from rmap.mm.ksm.slots import ksm_enter
     from rmap.mm.ksm.stable import ksm_test_exit
     from rmap.mm.lru import put_page
@@ -53,7 +53,7 @@ def ksm_follow_page(k: Kernel, vma: Vma, address: u64, flags: u64) -> u64:
 
     `flags`: FOLL_MIGRATION waits for a page that is being moved.
     """
-    page: i64 = follow_page_pte(k, vma, address, FOLL_GET | FOLL_FORCE | flags)
+    page: i64 = follow_page(k, vma, address, FOLL_GET | FOLL_FORCE | flags)
     return page if page > 0 else 0
 
 
