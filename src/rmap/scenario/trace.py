@@ -41,6 +41,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "khugepaged_scan_shmem": ("mm", "mapping", "index", "result"),
     "kill_proc": ("task", "signal", "code", "address"),
     "ksm_migrate_page": ("page", "old"),
+    "huge_pmd_share": ("mm", "table"),
+    "huge_pmd_unshare": ("mm", "table"),
     "mcopy_atomic_pte": ("page", "vma", "address"),
     "memory_failure": ("page", "flags", "error"),
     "migrate_pages": ("mode", "reason", "moved", "failed"),
