@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True, cdivision=True
-"""Memory errors on purpose: MADV_HWPOISON (mm/madvise.c, v4.18).
+"""Memory errors on purpose: MADV_HWPOISON, MADV_SOFT_OFFLINE (mm/madvise.c, v4.18).
 
 Locks: none is held by the caller. Getting a page takes mm->mmap_sem for read, and gives it back
 before the page is said to be broken.
@@ -11,17 +11,18 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from rmap.mm.bits import EFAULT, MF_COUNT_INCREASED, PAGE_SIZE
+    from rmap.mm.bits import EFAULT, MADV_SOFT_OFFLINE, MF_COUNT_INCREASED, PAGE_SIZE
     from rmap.mm.gup import get_user_pages
     from rmap.mm.lru import put_page
     from rmap.mm.memory_failure import memory_failure
     from rmap.mm.mm_types import Kernel, Mm
     from rmap.mm.page import PageHWPoison, compound_head, compound_order
+    from rmap.mm.soft_offline import soft_offline_page
     from rmap.scalar import i32, u64
 
 
 def madvise_inject_error(k: Kernel, mm: Mm, start: u64, end: u64, behavior: i32) -> i32:
-    """Let the memory of every page of a range break; 0 or a negative errno.
+    """Let the memory of every page of a range break, or be about to; 0 or a negative errno.
 
     Pages that are missing are faulted in first. A huge page is done with after one of its pages:
     the next one looked at is the one behind it.
@@ -40,7 +41,10 @@ def madvise_inject_error(k: Kernel, mm: Mm, start: u64, end: u64, behavior: i32)
         if PageHWPoison(k, page):
             put_page(k, page)
         else:
-            error = memory_failure(k, page, MF_COUNT_INCREASED)
+            if behavior == MADV_SOFT_OFFLINE:
+                error = soft_offline_page(k, page, MF_COUNT_INCREASED)
+            else:
+                error = memory_failure(k, page, MF_COUNT_INCREASED)
             if error:
                 return error
         start += one << order

@@ -53,6 +53,7 @@ cdef i32 _cold_pte_range(
 cdef i32 _cool(Kernel k, u64 page, list pages) except -1
 
 cpdef flag madvise_behavior_valid(i32 behavior) noexcept
+cdef flag _injects_error(i32 behavior) noexcept
 cpdef flag madvise_need_mmap_write(i32 behavior) noexcept
 cdef i32 madvise_vma(
     Kernel k, Vma vma, VmaPointer prev, u64 start, u64 end, i32 behavior

@@ -33,6 +33,7 @@ if not cython.compiled:
         MADV_PAGEOUT,
         MADV_RANDOM,
         MADV_SEQUENTIAL,
+        MADV_SOFT_OFFLINE,
         MADV_UNMERGEABLE,
         MADV_WILLNEED,
         MADV_WIPEONFORK,
@@ -465,9 +466,14 @@ def madvise_behavior_valid(behavior: i32) -> flag:
     """Whether there is such an advice."""
     if MADV_NORMAL <= behavior <= MADV_DONTNEED or behavior == MADV_FREE:
         return True
-    if MADV_DONTFORK <= behavior <= MADV_DODUMP or behavior == MADV_HWPOISON:
+    if MADV_DONTFORK <= behavior <= MADV_DODUMP or _injects_error(behavior):
         return True
     return MADV_WIPEONFORK <= behavior <= MADV_PAGEOUT
+
+
+def _injects_error(behavior: i32) -> flag:
+    """Whether it is not an advice about memory, but a fault in it."""
+    return behavior == MADV_HWPOISON or behavior == MADV_SOFT_OFFLINE
 
 
 def madvise_need_mmap_write(behavior: i32) -> flag:
@@ -505,7 +511,7 @@ def do_madvise(k: Kernel, mm: Mm, start: u64, length: u64, behavior: i32) -> i32
     length = page_align(length)
     if length == 0 or start > TASK_SIZE or length > TASK_SIZE:
         return -EINVAL
-    if behavior == MADV_HWPOISON:
+    if _injects_error(behavior):
         return madvise_inject_error(k, mm, start, start + length, behavior)
     write: flag = madvise_need_mmap_write(behavior)
     if write:

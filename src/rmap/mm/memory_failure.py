@@ -210,7 +210,8 @@ def unpoison_memory(k: Kernel, page: u64) -> i32:
     """Let a page be used again, if nobody has it any more; 0, also where that cannot be yet.
 
     For tests only: whether memory is sound again is not asked. Entries that page tables have for
-    it stay what they are. -ENXIO: there is no such page.
+    it stay what they are; and a free page that the allocator has come across meanwhile is not put
+    back on the free list. -ENXIO: there is no such page.
     """
     if page == 0 or page > k.nr_pages:
         return -ENXIO

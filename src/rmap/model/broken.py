@@ -17,6 +17,8 @@ from rmap.mm.bits import (
 )
 from rmap.mm.collect_procs import send_signal
 from rmap.mm.mm_types import Kernel
+from rmap.mm.soft_offline import soft_offline_page
+from rmap.model.errors import check
 from rmap.model.running import Running
 
 if TYPE_CHECKING:
@@ -117,6 +119,12 @@ def _kills(machine: Machine, kernel: Kernel, start: int) -> list[Kill]:
             )
         )
     return sent
+
+
+def soft_offline(machine: Machine, page: int) -> None:
+    """Take a page out of use. For `Machine.soft_offline`."""
+    with machine.kthread("soft_offline") as k:
+        check(int(soft_offline_page(k, page, 0)), f"soft_offline of page {page:#x}")
 
 
 def unpoison(machine: Machine, page: int) -> bool:

@@ -324,6 +324,13 @@ class Machine:
         """
         return broken.memory_failure(self, page, action_required, must_kill)
 
+    def soft_offline(self, page: int) -> None:
+        """Take a page out of use that is about to break: what is on it moves, nobody is killed.
+
+        Raises `SyscallError`, and the page stays in use, if that cannot be.
+        """
+        broken.soft_offline(self, page)
+
     def unpoison(self, page: int) -> bool:
         """Let a page be used again whose memory was broken; false if somebody still has it."""
         return broken.unpoison(self, page)

@@ -29,6 +29,7 @@ from rmap.mm.bits import (
     MADV_PAGEOUT,
     MADV_RANDOM,
     MADV_SEQUENTIAL,
+    MADV_SOFT_OFFLINE,
     MADV_UNMERGEABLE,
     MADV_WILLNEED,
     MADV_WIPEONFORK,
@@ -86,6 +87,7 @@ ADVICE = {
     "hugepage": MADV_HUGEPAGE,
     "nohugepage": MADV_NOHUGEPAGE,
     "hwpoison": MADV_HWPOISON,
+    "soft_offline": MADV_SOFT_OFFLINE,
 }
 _PROTECTION = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC, "-": 0}
 

@@ -70,6 +70,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "shmem_writepage": ("page", "mapping"),
     "shrink_page": ("page", "verdict"),
     "split_huge_page": ("page", "result"),
+    "soft_offline_page": ("page", "flags", "error"),
     "split_vma": ("vma", "new", "address"),
     "stable_node_stale": ("page",),
     "stable_tree_append": ("page", "mm", "address"),
