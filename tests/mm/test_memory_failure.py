@@ -7,10 +7,13 @@ import errno
 
 import pytest
 from faulting import ARENA, PAGE, Faulting
+from handmade import world
 from kernels import Failing
 
 from rmap.mm import bits
 from rmap.mm.gup import check_user_page_hwpoison
+from rmap.mm.memory_failure import memory_failure
+from rmap.mm.page_alloc import alloc_page, alloc_pages
 from rmap.mm.pgtable import is_hwpoison_entry, pte_to_swp_entry, swp_offset
 from rmap.model import BrokenMemory, Failure, Process, SyscallError
 
@@ -355,6 +358,20 @@ def test_a_free_page_is_never_given_out_again() -> None:
     assert not {freed, 63} & set(f.p.pages(b, 48 * PAGE))
     assert f.k.num_poisoned_pages == 2
     assert f.sound()
+
+
+def test_no_run_of_pages_has_a_broken_one_in_it() -> None:
+    k = world(4096)
+    assert memory_failure(k, 600, 0) == memory_failure(k, 1024, 0) == 0
+    heads = []
+    while head := int(alloc_pages(k, bits.GFP_HIGHUSER, bits.HPAGE_PMD_ORDER)):
+        heads.append(head)
+    assert heads == [1536, 2048, 2560, 3072, 3584]
+    # What lies around the broken pages is for smaller wants.
+    small = [int(alloc_page(k, bits.GFP_HIGHUSER)) for _ in range(4096 - 5 * 512 - 2)]
+    assert len(set(small)) == len(small)
+    assert not {0, 600, 1024} & set(small)
+    assert alloc_page(k, bits.GFP_HIGHUSER) == 0
 
 
 def test_what_is_known_to_be_broken_is_not_dealt_with_twice() -> None:

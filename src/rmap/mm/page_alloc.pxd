@@ -23,6 +23,7 @@ cdef u64 _take_if_enough(Kernel k, u64 gfp, i32 order) except? 0
 cdef u64 _rmqueue(Kernel k) except? 0
 cdef i32 _prep_new_page(Kernel k, u64 page) except -1
 cdef i32 _prep_compound_page(Kernel k, u64 head, i32 order) except -1
+cdef u64 _unused_run(Kernel k, u64 count) except? 0
 cdef u64 _take_run(Kernel k, u64 count) except? 0
 cdef u64 _take_block(Kernel k) except? 0
 cdef flag _all_free(Kernel k, u64 start, u64 count) except? -1

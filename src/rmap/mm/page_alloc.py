@@ -226,13 +226,12 @@ def _prep_compound_page(k: Kernel, head: u64, order: i32) -> i32:
 
 def _take_run(k: Kernel, count: u64) -> u64:
     """Unlink `count` aligned pages in a row; 0 if there are none. They are still counted free."""
-    start: u64 = (k.free_next + count - 1) // count * count
-    fits: flag = start + count - 1 <= k.free_last
-    stop: u64 = start if fits else k.free_last + 1
+    start: u64 = _unused_run(k, count)
+    stop: u64 = start if start else k.free_last + 1
     while k.free_next < stop:
         _push_free(k, k.free_next)
         k.free_next += 1
-    if fits:
+    if start:
         k.free_next = start + count
         return start
     if count == HPAGE_PMD_NR:
@@ -246,12 +245,32 @@ def _take_run(k: Kernel, count: u64) -> u64:
     return 0
 
 
+def _unused_run(k: Kernel, count: u64) -> u64:
+    """The first aligned run among the pages that were never used, none of them broken; 0 if none.
+
+    It is left there.
+    """
+    start: u64 = (k.free_next + count - 1) // count * count
+    page: u64
+    broken: flag
+    while start + count - 1 <= k.free_last:
+        broken = False
+        if k.num_poisoned_pages:
+            for page in range(start, start + count):
+                if k.pg_flags[page] & PG_hwpoison:
+                    broken = True
+        if not broken:
+            return start
+        start += count
+    return 0
+
+
 def run_available(k: Kernel, order: i32) -> flag:
     """Whether a run of 2**`order` pages is free; takes nothing."""
     one: u64 = 1
     count: u64 = one << order
-    start: u64 = (k.free_next + count - 1) // count * count
-    if start + count - 1 <= k.free_last:
+    start: u64
+    if _unused_run(k, count):
         return True
     if count == HPAGE_PMD_NR:
         for block in k.free_blocks:
@@ -358,7 +377,7 @@ def is_free_page(k: Kernel, page: u64) -> flag:
     """Whether the page is the allocator's: on the stack of free pages, or never used yet."""
     if k.pg_refcount[page]:
         return False
-    return k.pg_flags[page] & PG_buddy != 0 or page >= k.free_next
+    return k.pg_flags[page] & PG_buddy != 0 or k.free_next <= page <= k.free_last
 
 
 # ---------------------------------------------------------------- giving back
