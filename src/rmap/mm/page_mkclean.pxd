@@ -11,7 +11,7 @@ from rmap.mm.page cimport page_mapping
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk, page_vma_mapped_walk
 from rmap.mm.pgtable cimport pte_mkclean, pte_wrprotect
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk
-from rmap.mm.tlb cimport pmdp_huge_clear_flush, ptep_clear_flush
+from rmap.mm.tlb cimport pmdp_huge_clear_flush, pmdp_invalidate, ptep_clear_flush
 
 cdef class PageMkcleanControl(RmapWalkControl):
     cdef public i32 cleaned

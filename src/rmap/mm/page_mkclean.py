@@ -30,7 +30,7 @@ if not cython.compiled:
         set_pte_at,
     )
     from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
-    from rmap.mm.tlb import pmdp_huge_clear_flush, ptep_clear_flush
+    from rmap.mm.tlb import pmdp_huge_clear_flush, pmdp_invalidate, ptep_clear_flush
     from rmap.scalar import flag, i32, u64
 
 
@@ -93,11 +93,14 @@ def _clean_pte(k: Kernel, vma: Vma, address: u64, pte: u64) -> flag:
 
 
 def _clean_pmd(k: Kernel, vma: Vma, address: u64, pmd: u64) -> flag:
-    """The same for a PMD that maps a huge page; for a moment there is none, as in v4.18."""
+    """The same for a PMD that maps a huge page; for a moment there is none in v4.18."""
     entry: u64 = ptep_get(k, pmd)
     if not pte_dirty(entry) and not pte_write(entry):  # L925
         return False
-    entry = pmdp_huge_clear_flush(k, vma, address, pmd)
+    if k.profile.mkclean_keeps_pmd:
+        entry = pmdp_invalidate(k, vma, address & PMD_MASK, pmd)
+    else:
+        entry = pmdp_huge_clear_flush(k, vma, address, pmd)
     entry = pte_wrprotect(entry)
     entry = pte_mkclean(entry)
     set_pte_at(k, vma.vm_mm, address & PMD_MASK, pmd, entry)

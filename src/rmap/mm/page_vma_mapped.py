@@ -188,8 +188,11 @@ def _walk_table(k: Kernel, pvmw: PageVmaMappedWalk) -> i32:
         if step != TABLE:
             return step
     elif not pmd_present(pmde):
-        # Without a look under the lock even for PVMW_SYNC: a huge page that is just being split
-        # or collapsed may be missed.
+        # Without a look under the lock even for PVMW_SYNC: in v4.18 a huge page whose PMD is just
+        # being taken away may be missed while it still counts as mapped.
+        if k.profile.ttu_sync and pvmw.flags & PVMW_SYNC and pvmw.nr_pages > 1:
+            pte_lock(k, pvmw.pmd)
+            pte_unlock(k, pvmw.pmd)
         return NOTHING
     if map_pte(k, pvmw) and check_pte(k, pvmw):
         return _hit(k, pvmw)

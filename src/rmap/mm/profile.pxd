@@ -54,6 +54,9 @@ cdef class KernelProfile:
     cdef public flag failed_clone_fails_split
     cdef public flag prepare_locks_new
     cdef public flag mkclean_dirties_page
+    cdef public flag mkclean_keeps_pmd
+    cdef public flag ttu_sync
+    cdef public flag pmd_migration_notifies_once
     cdef public flag mlock_under_ptl
     cdef public flag pfnmap_flushed_before_unlink
     cdef public flag mlock_counts

@@ -330,6 +330,24 @@ QUIRKS: tuple[Quirk, ...] = (
         "(7658cc289288)",
     ),
     Quirk(
+        "mkclean_keeps_pmd",
+        "5.2",
+        "page_mkclean() makes the PMD of a huge page clean without emptying it for a moment, in "
+        "which MADV_DONTNEED would find nothing to drop (024eee0e83f0)",
+    ),
+    Quirk(
+        "ttu_sync",
+        "5.13",
+        "a walk that must not miss a page waits for the lock of a PMD that it finds empty, and "
+        "splitting a huge page walks so (732ed55823fc)",
+    ),
+    Quirk(
+        "pmd_migration_notifies_once",
+        "4.19",
+        "set_pmd_migration_entry() tells secondary MMUs nothing that try_to_unmap_one() has not "
+        "told them already (bfba8e5cf28f)",
+    ),
+    Quirk(
         "mlock_under_ptl",
         "4.18",
         "try_to_unmap_one() marks a page mlocked with the page-table lock held, which keeps its "

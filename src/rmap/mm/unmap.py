@@ -23,6 +23,7 @@ if not cython.compiled:
         MM_ANONPAGES,
         MM_SWAPENTS,
         PAGE_SIZE,
+        PVMW_SYNC,
         PUD_MASK,
         PUD_SIZE,
         TTU_IGNORE_ACCESS,
@@ -200,7 +201,8 @@ def try_to_unmap_one(k: Kernel, page: u64, vma: Vma, address: u64, rwc: TryToUnm
         end = start + PUD_SIZE
     mmu_notifier_invalidate_range_start(k, vma.vm_mm, start, end)  # L1370
     pvmw: PageVmaMappedWalk = rwc.pvmw
-    pvmw.start(page, vma, address, 0)
+    sync: i32 = PVMW_SYNC if k.profile.ttu_sync and flags & TTU_RMAP_LOCKED else 0
+    pvmw.start(page, vma, address, sync)
     ret: flag = True
     while page_vma_mapped_walk(k, pvmw):  # L1372
         if not _unmap_entry(k, pvmw, page, vma, flags):

@@ -128,18 +128,20 @@ def make_hwpoison_entry(k: Kernel, page: u64) -> u64:
 def set_pmd_migration_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64) -> i32:
     """Replace the PMD that maps a huge page by a migration entry (mm/huge_memory.c, v4.18).
 
-    It tells secondary MMUs once more what try_to_unmap_one() has told them already. Returns 0, or
+    v4.18 tells secondary MMUs once more what try_to_unmap_one() has told them already. Returns 0, or
     -EBUSY (since 5.19) if the page is this process's alone and may be pinned: the PMD stays.
     """
     vma: Vma = pvmw.vma
     mm: Mm = vma.vm_mm
     address: u64 = pvmw.address
-    mmu_notifier_invalidate_range_start(k, mm, address, address + HPAGE_PMD_SIZE)
+    if not k.profile.pmd_migration_notifies_once:
+        mmu_notifier_invalidate_range_start(k, mm, address, address + HPAGE_PMD_SIZE)
     pmdval: u64 = pmdp_invalidate(k, vma, address, pvmw.pmd)
     exclusive: flag = k.profile.anon_exclusive and PageFlag(k, page, PG_anon_exclusive)
     if exclusive and page_try_share_anon_rmap(k, page) < 0:
         set_pte_at(k, mm, address, pvmw.pmd, pmdval)
-        mmu_notifier_invalidate_range_end(k, mm, address, address + HPAGE_PMD_SIZE)
+        if not k.profile.pmd_migration_notifies_once:
+            mmu_notifier_invalidate_range_end(k, mm, address, address + HPAGE_PMD_SIZE)
         return -EBUSY
     if pte_dirty(pmdval):
         set_page_dirty(k, page)
@@ -153,7 +155,8 @@ def set_pmd_migration_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64) -> i3
     if k.profile.mlock_counts:
         munlock_vma_page_counted(k, page, vma, True)
     put_page(k, page)
-    mmu_notifier_invalidate_range_end(k, mm, address, address + HPAGE_PMD_SIZE)
+    if not k.profile.pmd_migration_notifies_once:
+        mmu_notifier_invalidate_range_end(k, mm, address, address + HPAGE_PMD_SIZE)
     return 0
 
 
