@@ -128,8 +128,8 @@ def make_hwpoison_entry(k: Kernel, page: u64) -> u64:
 def set_pmd_migration_entry(k: Kernel, pvmw: PageVmaMappedWalk, page: u64) -> i32:
     """Replace the PMD that maps a huge page by a migration entry (mm/huge_memory.c, v4.18).
 
-    v4.18 tells secondary MMUs once more what try_to_unmap_one() has told them already. Returns 0, or
-    -EBUSY (since 5.19) if the page is this process's alone and may be pinned: the PMD stays.
+    v4.18 tells secondary MMUs once more what try_to_unmap_one() has told them already. Returns 0,
+    or -EBUSY (since 5.19) if the page is this process's alone and may be pinned: the PMD stays.
     """
     vma: Vma = pvmw.vma
     mm: Mm = vma.vm_mm
