@@ -34,6 +34,7 @@ SITES = (
     "memcg_charge",
     "swap_cache",
     "mm_slot",
+    "huge_page",
     "hugetlb_page",
     "hugetlb_region",
     "to_kill",

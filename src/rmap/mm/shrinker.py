@@ -3,7 +3,7 @@
 """Shrinkers: who else could give memory back, asked by reclaim (mm/vmscan.c: do_shrink_slab()).
 
 Of the kernel's many there are those of huge pages: one splits them if parts of them are not used,
-one frees the huge zero page.
+one if they reach beyond the end of their file, one frees the huge zero page.
 
 No lock is held, but what an allocation may hold: mmap_sems and page locks.
 """
@@ -15,6 +15,7 @@ import cython
 if not cython.compiled:
     from rmap.mm.bits import DEFAULT_SEEKS, HPAGE_PMD_NR, SHRINK_BATCH, SHRINK_STOP
     from rmap.mm.huge.pgtable import shrink_huge_zero_page_scan
+    from rmap.mm.huge.shmem_shrink import shmem_unused_huge_count, shmem_unused_huge_shrink
     from rmap.mm.huge.split_page import deferred_split_count, deferred_split_scan
     from rmap.mm.mm_types import Kernel
     from rmap.scalar import i32, i64
@@ -62,10 +63,25 @@ class HugeZeroPageShrinker(Shrinker):
         return shrink_huge_zero_page_scan(k)
 
 
+class UnusedHugeShrinker(Shrinker):
+    """What the shrinker of a tmpfs does (s_op->free_cached_objects): files that end in huge pages.
+
+    There is one for all mounts.
+    """
+
+    def count_objects(self, k: Kernel) -> i64:
+        """Files on the list."""
+        return shmem_unused_huge_count(k)
+
+    def scan_objects(self, k: Kernel, nr_to_scan: i64) -> i64:
+        """Split the huge pages at the ends of some."""
+        return shmem_unused_huge_shrink(k, nr_to_scan)
+
+
 def shrinkers_of(k: Kernel) -> list:
     """The shrinkers, in the order in which they are asked; others may be appended."""
     if not k.shrinkers:
-        k.shrinkers = [HugeZeroPageShrinker(), DeferredSplitShrinker()]
+        k.shrinkers = [HugeZeroPageShrinker(), DeferredSplitShrinker(), UnusedHugeShrinker()]
     return k.shrinkers
 
 

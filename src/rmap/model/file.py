@@ -88,6 +88,17 @@ class FileHandle:
             pages = (size + PAGE_SIZE - 1) >> PAGE_SHIFT
             filemap.truncate(self.machine.kernel, self.file, pages)
 
+    def punch(self, offset: int, length: int) -> None:
+        """Make whole pages a hole, which reads as zeros (fallocate(2), FALLOC_FL_PUNCH_HOLE).
+
+        Private copies stay. Raises ``ValueError`` unless both numbers are of whole pages.
+        """
+        if offset % PAGE_SIZE or length % PAGE_SIZE:
+            raise ValueError("a hole is of whole pages")
+        with self.machine.kthread("punch"):
+            start, pages = offset >> PAGE_SHIFT, length >> PAGE_SHIFT
+            filemap.punch_hole(self.machine.kernel, self.file, start, pages)
+
     def disk(self, index: int) -> bytes:
         """Return what is on disk of one page, without its trailing zeros."""
         return bytes(self.mapping.backing.get(index, b"")).rstrip(b"\0")

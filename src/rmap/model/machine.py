@@ -44,6 +44,7 @@ from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
+from rmap.model.khugepaged import MOUNT_HUGE, KhugepagedHandle
 from rmap.model.ksm import KsmHandle
 from rmap.model.process import Process
 from rmap.model.running import Running
@@ -139,6 +140,7 @@ class Machine:
         self._kthread = Task("kthread", 0, None, 0)
         self._balancing = False
         self.ksm = KsmHandle(self)
+        self.khugepaged = KhugepagedHandle(self)
         self._cgroups: dict[str, Cgroup] = {"/": Cgroup(self, self.kernel.memcgs[0])}
 
     # ------------------------------------------------------------ running
@@ -214,17 +216,22 @@ class Machine:
     # ------------------------------------------------------------ files and cgroups
 
     def file(self, name: str, pages: int | str, shmem: bool = False,
-             content: bytes = b"") -> FileHandle:  # fmt: skip
+             content: bytes = b"", huge: str = "never") -> FileHandle:  # fmt: skip
         """Make a file of so many pages, with `content` at its beginning on disk.
 
-        A shmem file has no disk: it begins with zeros, and its pages go to swap.
+        A shmem file has no disk: it begins with zeros, and its pages go to swap. `huge` says where
+        it is made of huge pages, as the mount option of tmpfs does: ``always``, ``within_size``,
+        ``advise`` or ``never``.
         """
+        if huge not in MOUNT_HUGE or (huge != "never" and not shmem):
+            raise ValueError(f"no file has huge={huge!r}: of shmem, {', '.join(MOUNT_HUGE)}")
         if name in self.files:
             raise ValueError(f"there is a file {name!r} already")
         if shmem and content:
             raise ValueError("a shmem file begins with zeros; write to it instead")
         with self.kthread("create") as k:
             handle = FileHandle(self, make_file(k, name, pages_of(pages), shmem))
+            handle.mapping.huge = MOUNT_HUGE[huge]
         for index in range((len(content) + 4095) // 4096):
             handle.mapping.backing[index] = content[index * 4096 : (index + 1) * 4096]
         self.files[name] = handle

@@ -32,7 +32,7 @@ ADVICE = (
 #: Where an allocation can be made to fail.
 SITES = (
     "anon_vma", "anon_vma_chain", "page", "page_table", "vma", "mm", "swap_slot",
-    "swap_duplicate", "arch_unmap_one", "memcg_charge", "swap_cache", "mm_slot",
+    "swap_duplicate", "arch_unmap_one", "memcg_charge", "swap_cache", "mm_slot", "huge_page",
 )  # fmt: skip
 SECTIONS = ("processes", "sharing", "walks", "reclaim", "statistics")
 
