@@ -18,7 +18,7 @@ from rmap.check import Violation, check_kernel
 from rmap.mm import fork, page_idle, page_referenced, swap_slots, swapoff, tlb, unmap, vmscan
 from rmap.mm import memcg as memcontrol
 from rmap.mm.anon_vma import page_lock_anon_vma_read
-from rmap.mm.bits import TLB_ENTRIES
+from rmap.mm.bits import PAGE_SIZE, TLB_ENTRIES
 from rmap.mm.bug import KernelWarning
 from rmap.mm.filemap import make_file
 from rmap.mm.inject import FailPlan
@@ -28,6 +28,7 @@ from rmap.mm.page import (
     PageAnon,
     PageSwapBacked,
     PageSwapCache,
+    compound_head,
     get_page_unless_zero,
     lock_page,
     page_mapping,
@@ -35,6 +36,7 @@ from rmap.mm.page import (
 )
 from rmap.mm.page_alloc import setup_per_zone_wmarks
 from rmap.mm.page_vma_mapped import PageVmaMappedWalk, page_vma_mapped_walk
+from rmap.mm.pgtable import pmd_trans_huge, pte_pfn, pte_present, ptep_get
 from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.shrink_page_list import ReclaimResult
@@ -369,15 +371,19 @@ class Machine:
     # ------------------------------------------------------------ questions
 
     def walk(self, page: int) -> Walk:
-        """Walk the reverse map of a page, and find who maps it; changes nothing."""
-        visitor = _Visitor()
+        """Walk the reverse map of a page, and find who maps it; changes nothing.
+
+        A part of a huge page is found where its entry is, or one that maps the whole.
+        """
+        visitor = _Visitor(page)
         with self.kthread("walk") as k:
             if not 0 < page <= k.nr_pages:
                 raise ValueError(f"{page:#x} is not a page of RAM here (0x1-{k.nr_pages:#x})")
-            if PageAnon(k, page) or page_mapping(k, page) is not None:
-                lock_page(k, page)
-                rmap_walk(k, page, visitor)
-                unlock_page(k, page)
+            head = compound_head(k, page)
+            if PageAnon(k, head) or page_mapping(k, head) is not None:
+                lock_page(k, head)
+                rmap_walk(k, head, visitor)
+                unlock_page(k, head)
         found = [Mapping(self.process_of(vma.vm_mm), at, vma) for vma, at in visitor.found]
         return Walk(visitor.visited, len(found), tuple(found))
 
@@ -438,10 +444,11 @@ class Machine:
 
 
 class _Visitor(RmapWalkControl):
-    """Counts the VMAs of a walk, and keeps the mappings."""
+    """Counts the VMAs of a walk, and keeps the mappings of one page, which may be part of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: int) -> None:
         super().__init__()
+        self.page = page
         self.visited = 0
         self.found: list[tuple[Vma, int]] = []
 
@@ -452,8 +459,17 @@ class _Visitor(RmapWalkControl):
         self.visited += 1
         walk = PageVmaMappedWalk(page, vma, address, 0)
         while page_vma_mapped_walk(k, walk):
-            self.found.append((vma, int(walk.address)))
+            entry = ptep_get(k, walk.pte or walk.pmd)
+            if pmd_trans_huge(entry):
+                self._note(vma, int(walk.address) + (self.page - page) * PAGE_SIZE)
+            elif not pte_present(entry) or pte_pfn(entry) == self.page:
+                self._note(vma, int(walk.address))
         return True
+
+    def _note(self, vma: Vma, address: int) -> None:
+        """Keep a mapping, unless the VMA ends before the part that is asked for."""
+        if vma.vm_start <= address < vma.vm_end:
+            self.found.append((vma, address))
 
 
 def _boot(
