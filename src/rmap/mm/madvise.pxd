@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
-from rmap.mm.bug cimport BUG
 from rmap.mm.filemap cimport page_cache_read
+from rmap.mm.huge.advise cimport cold_huge_pmd, cool_page, madvise_free_huge_pmd
+from rmap.mm.huge.advise cimport split_own_huge_page
 from rmap.mm.huge.mm_slot cimport khugepaged_enter_vma_merge
 from rmap.mm.inject_error cimport madvise_inject_error
 from rmap.mm.ksm.unmerge cimport ksm_madvise
-from rmap.mm.lru cimport deactivate_page, isolate_lru_page, mark_page_lazyfree, put_page
-from rmap.mm.lru cimport putback_lru_page
+from rmap.mm.lru cimport mark_page_lazyfree, put_page
 from rmap.mm.memory cimport vm_normal_page
 from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
 from rmap.mm.mmap cimport page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport ClearPage, PageCompound, PageDirty, PageFlag, PageSwapCache
-from rmap.mm.page cimport TestClearPage, page_mapcount, trylock_page, unlock_page
+from rmap.mm.page cimport ClearPage, PageCompound, PageDirty, PageSwapCache
+from rmap.mm.page cimport page_mapcount, trylock_page, unlock_page
 from rmap.mm.pgtable cimport (
     non_swap_entry, pmd_offset, pmd_trans_huge, pte_lock, pte_none, pte_offset, pte_present,
     pte_to_swp_entry, pte_unlock, ptep_get_and_clear, set_pte_at,
@@ -50,7 +50,6 @@ cdef i32 madvise_cold_or_pageout(Kernel k, Vma vma, u64 start, u64 end, flag pag
 cdef i32 _cold_pte_range(
     Kernel k, MmuGather tlb, Vma vma, u64 address, u64 end, list pages
 ) except -1
-cdef i32 _cool(Kernel k, u64 page, list pages) except -1
 
 cpdef flag madvise_behavior_valid(i32 behavior) noexcept
 cdef flag _injects_error(i32 behavior) noexcept

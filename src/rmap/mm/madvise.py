@@ -58,21 +58,20 @@ if not cython.compiled:
         VM_SPECIAL,
         VM_WIPEONFORK,
         PG_dirty,
-        PG_referenced,
-        PG_unevictable,
-        PG_young,
     )
-    from rmap.mm.bug import BUG
     from rmap.mm.filemap import page_cache_read
+    from rmap.mm.huge.advise import (
+        cold_huge_pmd,
+        cool_page,
+        madvise_free_huge_pmd,
+        split_own_huge_page,
+    )
     from rmap.mm.huge.mm_slot import khugepaged_enter_vma_merge
     from rmap.mm.inject_error import madvise_inject_error
     from rmap.mm.ksm.unmerge import ksm_madvise
     from rmap.mm.lru import (
-        deactivate_page,
-        isolate_lru_page,
         mark_page_lazyfree,
         put_page,
-        putback_lru_page,
     )
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mm_types import AddressSpace, Kernel, Mm, Vma
@@ -91,9 +90,7 @@ if not cython.compiled:
         ClearPage,
         PageCompound,
         PageDirty,
-        PageFlag,
         PageSwapCache,
-        TestClearPage,
         page_mapcount,
         trylock_page,
         unlock_page,
@@ -279,12 +276,10 @@ def _swapin_walk(k: Kernel, vma: Vma, address: u64, end: u64) -> i32:
 
 
 def _pte_of(k: Kernel, mm: Mm, address: u64) -> u64:
-    """The entry of an address; 0 if there is no table. A huge page is a bug."""
+    """The entry of an address; 0 if there is no table, but nothing or a huge page."""
     pmd: u64 = pmd_offset(k, mm, address)
     if not pmd:
         return 0
-    if pmd_trans_huge(k.pt[pmd]):
-        BUG("madvise.c: a PMD maps a huge page")
     return pte_offset(k, pmd, address)
 
 
@@ -326,10 +321,14 @@ def madvise_free_single_vma(k: Kernel, vma: Vma, start: u64, end: u64) -> i32:
 def _free_pte_range(k: Kernel, tlb: MmuGather, vma: Vma, address: u64, end: u64) -> i32:
     """Do that for the entries of one table (madvise_free_pte_range(), mm/madvise.c:307)."""
     mm: Mm = vma.vm_mm
-    ptep: u64 = _pte_of(k, mm, address)
+    pmd: u64 = pmd_offset(k, mm, address)
     pte: u64
     page: u64
     swapped: i64 = 0
+    if pmd and pmd_trans_huge(k.pt[pmd]):
+        if madvise_free_huge_pmd(k, tlb, vma, pmd, address, end):
+            return 0
+    ptep: u64 = _pte_of(k, mm, address)
     if not ptep:
         return 0
     first: u64 = ptep
@@ -349,9 +348,10 @@ def _free_pte_range(k: Kernel, tlb: MmuGather, vma: Vma, address: u64, end: u64)
         else:
             page = vm_normal_page(k, vma, address, pte)
         if page and PageCompound(k, page):
-            if page_mapcount(k, page) != 1:
+            # Only if no part that others map would be lost to them; and then once more.
+            if not split_own_huge_page(k, first, page):
                 break
-            BUG("madvise.c:368 madvise_free_pte_range: a huge page mapped by PTEs")
+            continue
         if page and _make_clean(k, page):
             if pte & (_PAGE_ACCESSED | _PAGE_DIRTY):
                 _make_old(k, tlb, mm, address, ptep, _PAGE_ACCESSED | _PAGE_DIRTY)
@@ -418,8 +418,12 @@ def _cold_pte_range(
 ) -> i32:
     """Do that for the entries of one table; what is to be reclaimed is isolated into `pages`."""
     mm: Mm = vma.vm_mm
-    ptep: u64 = _pte_of(k, mm, address)
+    pmd: u64 = pmd_offset(k, mm, address)
     page: u64
+    if pmd and pmd_trans_huge(k.pt[pmd]):
+        if cold_huge_pmd(k, tlb, vma, pmd, address, end, pages):
+            return 0
+    ptep: u64 = _pte_of(k, mm, address)
     if not ptep:
         return 0
     first: u64 = ptep
@@ -430,32 +434,19 @@ def _cold_pte_range(
         if pte_present(k.pt[ptep]):
             page = vm_normal_page(k, vma, address, k.pt[ptep])
         if page and PageCompound(k, page):
-            if page_mapcount(k, page) != 1:
+            # A huge page is dear, and only split for its one owner; then that part once more.
+            if not split_own_huge_page(k, first, page):
                 break
-            BUG("madvise.c madvise_cold_or_pageout_pte_range: a huge page mapped by PTEs")
+            continue
         if page and k.profile.cold_spares_shared and page_mapcount(k, page) != 1:
             page = 0
         if page:
             if k.pt[ptep] & _PAGE_ACCESSED:
                 _make_old(k, tlb, mm, address, ptep, _PAGE_ACCESSED)
-            _cool(k, page, pages)
+            cool_page(k, page, pages)
         ptep += 1
         address += PAGE_SIZE
     pte_unlock(k, first)
-    return 0
-
-
-def _cool(k: Kernel, page: u64, pages: list | None) -> i32:
-    """Forget the uses of a page, and move it to the inactive list or isolate it for reclaim."""
-    TestClearPage(k, page, PG_young)
-    ClearPage(k, page, PG_referenced)
-    if pages is None:
-        return deactivate_page(k, page)
-    if isolate_lru_page(k, page) == 0:
-        if PageFlag(k, page, PG_unevictable):
-            putback_lru_page(k, page)
-        else:
-            pages.insert(0, page)
     return 0
 
 

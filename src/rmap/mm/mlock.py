@@ -21,6 +21,7 @@ if not cython.compiled:
         EFAULT,
         EINVAL,
         ENOMEM,
+        HPAGE_PMD_NR,
         NR_MLOCK,
         PAGE_MASK,
         PAGE_SHIFT,
@@ -40,8 +41,9 @@ if not cython.compiled:
         PG_mlocked,
         PG_unevictable,
     )
-    from rmap.mm.bug import BUG
+    from rmap.mm.bug import BUG_PAGE
     from rmap.mm.gup import __mm_populate
+    from rmap.mm.huge.pgtable import is_huge_zero_pmd, pmd_trans_huge_lock
     from rmap.mm.lru import page_evictable, put_page, putback_lru_page
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mlock_page import mlock_page, munlock_page
@@ -54,6 +56,7 @@ if not cython.compiled:
     from rmap.mm.page import (
         PageCompound,
         PageFlag,
+        PageMlocked,
         PageTail,
         TestClearPage,
         get_page,
@@ -63,16 +66,18 @@ if not cython.compiled:
     )
     from rmap.mm.pgtable import (
         pmd_offset,
+        pmd_present,
         pmd_trans_huge,
         pte_lock,
         pte_offset,
+        pte_pfn,
         pte_present,
         pte_unlock,
     )
     from rmap.mm.vma import find_vma
     from rmap.mm.vma_adjust import VmaPointer, split_vma
     from rmap.mm.vma_merge import vma_merge
-    from rmap.scalar import i32, i64, u64
+    from rmap.scalar import flag, i32, i64, u64
 
 
 # ---------------------------------------------------------------- munlocking pages
@@ -89,19 +94,25 @@ def munlock_vma_pages_range(k: Kernel, vma: Vma, start: u64, end: u64) -> i32:
     The VMA is all of the range or is about to go: it is VM_LOCKED no more from here on.
     """
     vma.vm_flags &= ~VM_LOCKED_MASK
-    pages: list = []
+    pages: list
     while start < end:
+        pages = []
         start = _pin_pages(k, vma, start, end, pages)
-        if pages:
+        if not pages:
+            continue
+        if PageCompound(k, pages[0]):
+            start += _munlock_compound(k, pages[0]) * PAGE_SIZE
+        else:
             _munlock_pagevec(k, pages)
-            pages = []
     return 0
 
 
 def _pin_pages(k: Kernel, vma: Vma, start: u64, end: u64, pages: list) -> u64:
-    """Take references to up to a pagevec of pages of one table; returns how far it came.
+    """Take a reference to the next page of a table, or to a pagevec of small ones.
 
-    follow_page() and __munlock_pagevec_fill(), mm/mlock.c:373 (v4.18). The zero page is left out.
+    follow_page() and __munlock_pagevec_fill(), mm/mlock.c:373 (v4.18). Returns how far it came:
+    behind the last page, or the end of the table. Zero pages are left out. A huge page, or part of
+    one, comes alone.
     """
     stop: u64 = (start & PMD_MASK) + PMD_SIZE
     if stop > end:
@@ -109,24 +120,60 @@ def _pin_pages(k: Kernel, vma: Vma, start: u64, end: u64, pages: list) -> u64:
     pmd: u64 = pmd_offset(k, vma.vm_mm, start)
     if not pmd:
         return stop
-    if pmd_trans_huge(k.pt[pmd]):
-        BUG("mlock.c munlock_vma_pages_range: a PMD maps a huge page")
+    page: u64
+    if pmd_trans_huge(k.pt[pmd]) and pmd_trans_huge_lock(k, pmd):
+        page = _pin_huge(k, k.pt[pmd], start)
+        pte_unlock(k, pmd)
+        if not page:
+            return stop
+        pages.append(page)
+        return start + PAGE_SIZE
     ptep: u64 = pte_offset(k, pmd, start)
     if not ptep:
         return stop
     first: u64 = ptep
-    page: u64
     pte_lock(k, first)
     while start < stop and len(pages) < PAGEVEC_SIZE:
+        page = 0
         if pte_present(k.pt[ptep]):
             page = vm_normal_page(k, vma, start, k.pt[ptep])
-            if page:
-                get_page(k, page)
-                pages.append(page)
+        if page and PageCompound(k, page) and pages:
+            break
         ptep += 1
         start += PAGE_SIZE
+        if page:
+            get_page(k, page)
+            pages.append(page)
+            if PageCompound(k, page):
+                break
     pte_unlock(k, first)
     return start
+
+
+def _pin_huge(k: Kernel, pmd: u64, address: u64) -> u64:
+    """The page at an address below a huge PMD, with a reference; 0 if it is none to munlock."""
+    if not pmd_present(pmd) or is_huge_zero_pmd(k, pmd):
+        return 0
+    page: u64 = pte_pfn(pmd) + (address >> PAGE_SHIFT & (HPAGE_PMD_NR - 1))
+    get_page(k, page)
+    return page
+
+
+def _munlock_compound(k: Kernel, page: u64) -> i64:
+    """Munlock a huge page when its head is met; returns how many more pages that was for.
+
+    The reference is given up. Where PTEs map it, it is not mlocked.
+    """
+    rest: i64 = 0
+    if PageTail(k, page):
+        if k.debug_vm and PageMlocked(k, page):
+            BUG_PAGE("mlock.c munlock_vma_pages_range: a tail of a page that is mlocked", page)
+    else:
+        lock_page(k, page)
+        rest = munlock_vma_page(k, page)
+        unlock_page(k, page)
+    put_page(k, page)
+    return rest
 
 
 def _munlock_pagevec(k: Kernel, pages: list) -> i32:
@@ -140,16 +187,12 @@ def _munlock_pagevec(k: Kernel, pages: list) -> i32:
     page: u64
     k.lru_lock.lock()
     for page in pages:
-        if PageCompound(k, page):
-            others.append(page)
-        elif _isolate_mlocked(k, page):
+        if _isolate_mlocked(k, page):
             isolated.append(page)
         else:
             others.append(page)
     k.lru_lock.unlock()
     for page in others:
-        if PageCompound(k, page):
-            _munlock_compound(k, page)
         put_page(k, page)
     for page in isolated:
         lock_page(k, page)
@@ -184,16 +227,6 @@ def _isolate_mlocked(k: Kernel, page: u64) -> i32:
     return 0
 
 
-def _munlock_compound(k: Kernel, page: u64) -> i32:
-    """Munlock a huge page that is mapped by PTEs, when its head is met."""
-    if PageTail(k, page):
-        return 0
-    lock_page(k, page)
-    munlock_vma_page(k, page)
-    unlock_page(k, page)
-    return 0
-
-
 # ---------------------------------------------------------------- v5.18
 
 
@@ -202,44 +235,50 @@ def mlock_vma_pages_range(k: Kernel, vma: Vma, start: u64, end: u64, newflags: u
 
     mm/mlock.c, v5.18. VM_IO tells whoever maps a page meanwhile to leave the counting to this.
     """
-    ptep: u64
-    page: u64
+    stop: u64
     if newflags & VM_LOCKED:
         newflags |= VM_IO
     vma.vm_flags = newflags
     while start < end:
-        ptep = _pte_or_next_table(k, vma, start)
-        if not ptep:
-            start = (start & PMD_MASK) + PMD_SIZE
-            continue
-        pte_lock(k, ptep)
-        # To the end of the range or of the table.
-        while True:
-            page = 0
-            if pte_present(k.pt[ptep]):
-                page = vm_normal_page(k, vma, start, k.pt[ptep])
-            if page and not PageCompound(k, page):
-                if newflags & VM_LOCKED:
-                    mlock_page(k, page)
-                else:
-                    munlock_page(k, page)
-            start += PAGE_SIZE
-            if start == end or start & (PMD_SIZE - 1) == 0:
-                break
-            ptep += 1
-        pte_unlock(k, ptep)
+        stop = (start & PMD_MASK) + PMD_SIZE
+        if stop > end:
+            stop = end
+        _mlock_pte_range(k, vma, start, stop)
+        start = stop
     vma.vm_flags &= ~VM_IO
     return 0
 
 
-def _pte_or_next_table(k: Kernel, vma: Vma, address: u64) -> u64:
-    """The entry of an address; 0 if there is no table. A huge page is a bug."""
-    pmd: u64 = pmd_offset(k, vma.vm_mm, address)
+def _mlock_pte_range(k: Kernel, vma: Vma, start: u64, end: u64) -> i32:
+    """Do that for one table, or the huge page that a PMD maps: mlock_pte_range()."""
+    pmd: u64 = pmd_offset(k, vma.vm_mm, start)
     if not pmd:
         return 0
-    if pmd_trans_huge(k.pt[pmd]):
-        BUG("mlock.c mlock_pte_range: a PMD maps a huge page")
-    return pte_offset(k, pmd, address)
+    locked: flag = vma.vm_flags & VM_LOCKED != 0
+    if pmd_trans_huge(k.pt[pmd]) and pmd_trans_huge_lock(k, pmd):
+        if pmd_present(k.pt[pmd]) and not is_huge_zero_pmd(k, k.pt[pmd]):
+            _count_mlock(k, pte_pfn(k.pt[pmd]), locked)
+        return pte_unlock(k, pmd)
+    ptep: u64 = pte_offset(k, pmd, start)
+    if not ptep:
+        return 0
+    first: u64 = ptep
+    page: u64
+    pte_lock(k, first)
+    while start < end:
+        page = 0
+        if pte_present(k.pt[ptep]):
+            page = vm_normal_page(k, vma, start, k.pt[ptep])
+        if page and not PageCompound(k, page):
+            _count_mlock(k, page, locked)
+        start += PAGE_SIZE
+        ptep += 1
+    return pte_unlock(k, first)
+
+
+def _count_mlock(k: Kernel, page: u64, locked: flag) -> i32:
+    """Count one VMA more or less that locks a page."""
+    return mlock_page(k, page) if locked else munlock_page(k, page)
 
 
 # ---------------------------------------------------------------- ranges
