@@ -345,10 +345,8 @@ def test_a_cgroup_under_pressure_leaves_the_queue_alone() -> None:
     unmap_part(k, vma, 0)
     reclaim(k, k.memcgs[0], 32)
     assert len(k.deferred_split_queue) == 1
-    assert [type(shrinker).__name__ for shrinker in shrinkers_of(k)] == [
-        "HugeZeroPageShrinker",
-        "DeferredSplitShrinker",
-    ]
+    names = [type(shrinker).__name__ for shrinker in shrinkers_of(k)]
+    assert names[:2] == ["HugeZeroPageShrinker", "DeferredSplitShrinker"]
 
 
 def test_the_huge_zero_page_is_freed_when_nobody_uses_it() -> None:
