@@ -12,6 +12,7 @@ from rmap.mm.inject import FailPlan
 from rmap.mm.pgtable import pte_write
 from rmap.mm.swap_cache import end_swap_writes
 from rmap.mm.swap_slots import swap_count
+from rmap.model import Process
 
 
 @pytest.fixture
@@ -534,4 +535,54 @@ def test_since_5_19_mprotect_and_fork_know_what_an_entry_remembers(base: str) ->
     n = f.while_moving(n, share).moved[n]
     assert not f.flags(n, bits.PG_anon_exclusive)
     assert f.counts(n) == (2, 2)
+    assert f.sound()
+
+
+# ---------------------------------------------------------------- merged pages
+
+
+def merged(f: Moving, processes: int = 2) -> tuple[int, list[tuple[Process, int]]]:
+    """A page that KSM has merged, and where it is mapped: at another place in each process."""
+    where = []
+    for number in range(processes):
+        q = f.m.spawn(f"q{number}")
+        a = q.mmap(4 * PAGE, addr=ARENA + (number << 22))
+        q.write(a + number * PAGE, b"same")
+        q.madvise(a, 4 * PAGE, "mergeable")
+        where.append((q, a + number * PAGE))
+    for _ in range(3):
+        f.m.ksm.scan()
+    (page,) = {f.page(q, a) for q, a in where}
+    return page, where
+
+
+def test_a_merged_page_moves_and_its_node_with_it(f: Moving) -> None:
+    page, where = merged(f)
+
+    def in_place() -> None:
+        assert [f.entry(q, a) for q, a in where] == ["read"] * 2
+
+    new = f.while_moving(page, in_place).moved[page]
+    assert {f.page(q, a) for q, a in where} == {new}
+    assert f.counts(new) == (2, 2)
+    assert f.k.pg_mapping[new] & bits.PAGE_MAPPING_FLAGS == bits.PAGE_MAPPING_KSM
+    assert f.sound()
+    # The next one with the same contents joins it at its new place.
+    q = f.m.spawn("late")
+    a = q.mmap(PAGE)
+    q.write(a, b"same")
+    q.madvise(a, PAGE, "mergeable")
+    for _ in range(3):
+        f.m.ksm.scan()
+    assert f.page(q, a) == new
+    assert f.sound()
+
+
+def test_a_merged_page_that_cannot_move_stays_merged(f: Moving) -> None:
+    page, where = merged(f)
+    q, a = where[0]
+    with q.pin(a, PAGE):
+        assert f.m.migrate([page]).stayed == (page,)
+    assert {f.page(q, a) for q, a in where} == {page}
+    assert f.counts(page) == (2, 2)
     assert f.sound()

@@ -4,17 +4,35 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rmap.sync.bits import FIELD_MAPCOUNT, FIELD_PTE, OP_READ, OP_WRITE, RANK_PTL, RANK_SWAP
+from rmap.sync.bits import (
+    FIELD_CONTENT,
+    FIELD_MAPCOUNT,
+    FIELD_PTE,
+    FIELD_REFCOUNT,
+    OP_ALLOC,
+    OP_FREE,
+    OP_READ,
+    OP_RMW,
+    OP_WRITE,
+    RANK_PTL,
+    RANK_SWAP,
+)
 from rmap.sync.core import Context, sched_point, scheduler
 from rmap.sync.explore import (
     Cpu,
+    EveryTrace,
     Exhaustive,
     NotReproducible,
     RandomWalk,
+    Step,
     World,
+    commute,
     explore,
     ladder,
     parse_schedule,
@@ -251,3 +269,81 @@ def test_names_are_words_and_differ():
         Cpu("cpu 0", print)
     with pytest.raises(ValueError, match="two CPUs"):
         World([Cpu("a", print), Cpu("a", print)])
+
+
+# ---------------------------------------------------------------- every trace
+
+
+@pytest.mark.parametrize(("same", "runs"), [(False, 1), (True, 20)])
+def test_what_commutes_is_run_in_one_order(same: bool, runs: int) -> None:
+    """Three stores each: to different things one run is enough, to the same one all are needed."""
+
+    def world() -> World:
+        def stores(ident: int) -> None:
+            for _ in range(3):
+                sched_point(OP_WRITE, FIELD_CONTENT, ident)
+
+        return World([Cpu("a", partial(stores, 1)), Cpu("b", partial(stores, 1 if same else 2))])
+
+    result = explore(world, EveryTrace())
+    assert (result.runs, result.complete) == (runs, True)
+
+
+def test_reads_commute_and_so_do_not_allocations() -> None:
+    a = Step("a", OP_READ, FIELD_CONTENT, 1)
+    assert commute(a, Step("b", OP_READ, FIELD_CONTENT, 1))
+    assert not commute(a, Step("b", OP_WRITE, FIELD_CONTENT, 1))
+    assert not commute(a, Step("a", OP_READ, FIELD_CONTENT, 2))
+    assert not commute(
+        Step("a", OP_ALLOC, FIELD_REFCOUNT, 1), Step("b", OP_FREE, FIELD_REFCOUNT, 2)
+    )
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=4), max_size=3))
+def test_fewer_runs_end_in_all_the_same_ways(programs: list[list[tuple[int, int]]]) -> None:
+    """Whatever the programs read and write, every outcome of all schedules is found."""
+    ends: set[tuple[object, ...]] = set()
+
+    def world() -> World:
+        memory = [0, 0]
+        seen: dict[int, list[int]] = {number: [] for number in range(len(programs))}
+
+        def run(number: int) -> None:
+            for op, ident in programs[number]:
+                sched_point((OP_READ, OP_WRITE, OP_RMW)[op], FIELD_CONTENT, ident)
+                if op == 0:
+                    seen[number].append(memory[ident])
+                elif op == 1:
+                    memory[ident] = number + 1
+                else:
+                    memory[ident] += 10
+
+        def finish() -> None:
+            ends.add((tuple(memory), *map(tuple, seen.values())))
+
+        cpus = [Cpu(f"c{number}", partial(run, number)) for number in range(len(programs))]
+        return World(cpus, finish)
+
+    few = explore(world, EveryTrace())
+    found, ends = ends, set()
+    every = explore(world, max_runs=3000)
+    assert few.complete
+    assert few.runs <= every.runs
+    assert found == ends or (not every.complete and found >= ends)
+
+
+def test_a_deadlock_is_found_among_traces_as_well() -> None:
+    def world() -> World:
+        one, two = SpinLock(RANK_PTL, 1), SpinLock(RANK_PTL, 2)
+
+        def nest(outer: SpinLock, inner: SpinLock) -> None:
+            outer.lock()
+            inner.lock()
+            inner.unlock()
+            outer.unlock()
+
+        return World([Cpu("a", lambda: nest(one, two)), Cpu("b", lambda: nest(two, one))])
+
+    (finding,) = explore(world, EveryTrace()).findings
+    assert "nobody can go on" in finding.error
+    assert finding.count == 1

@@ -8,13 +8,16 @@ whatever it does, compiled or not, and resumed there.
 
 A run is decided by its *schedule*, the order of CPUs: ``"walker*3 exit*2 walker"``. The same world
 with the same schedule does the same, so a finding is replayed from that string. Who goes on is
-decided by a `Strategy`; `Exhaustive` tries everything, `Replay` a given schedule, `RandomWalk`
-draws lots. Another strategy needs nothing from this module but what `Strategy` says.
+decided by a `Strategy`; `Exhaustive` tries everything, `EveryTrace` everything that can make a
+difference, `Replay` a given schedule, `RandomWalk` draws lots. Another strategy needs nothing from
+this module but what `Strategy` says.
 
 Limitations, in so many words. Memory is sequentially consistent: what a real CPU may reorder is not
 explored. An access that the model does not announce is never interrupted. `Exhaustive` visits every
 interleaving, equivalent ones too, so its cost grows exponentially with the length of the CPUs'
 programs; when it was cut off by a limit, nothing is proved, and `Exploration.complete` says so.
+`EveryTrace` takes accesses to different things for ones that commute; so what a CPU looks at
+without announcing it, an assertion in the middle for one, may be run in too few orders.
 
 >>> from rmap.sync.bits import RANK_SWAP
 >>> from rmap.sync.locks import SpinLock
@@ -182,6 +185,93 @@ class Exhaustive(Strategy):
     def exhausted(self) -> bool:
         """Whether the last schedule was run."""
         return self.started and not any(taken + 1 < len(steps) for steps, taken in self.choices)
+
+
+class Redundant(Exception):
+    """This run can only end as one before has; it is left, and not counted."""
+
+
+@dataclass
+class _Node:
+    """A state on the way of the current run: what was possible, what was taken, what need not be.
+
+    `asleep` are steps that were taken from here, or before, and lead nowhere new as long as only
+    steps that commute with them are taken.
+    """
+
+    steps: Sequence[Step]
+    asleep: set[Step]
+    taken: int
+
+
+def commute(a: Step, b: Step) -> bool:
+    """Whether two CPUs' steps do the same in either order: different things, or only reads.
+
+    Pages that are taken and given back come from one place, whatever their numbers.
+    """
+    if a.cpu == b.cpu:
+        return False
+    if a.op in (OP_ALLOC, OP_FREE) and b.op in (OP_ALLOC, OP_FREE):
+        return False
+    if (a.kind, a.ident) != (b.kind, b.ident):
+        return True
+    return a.op == OP_READ and b.op == OP_READ
+
+
+class EveryTrace(Strategy):
+    """One schedule of each kind that differ in the order of steps that do not commute.
+
+    Depth first, with sleep sets (Godefroid, 1996): what was tried at a state is not tried again
+    behind steps that commute with it.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[_Node] = []
+        self.depth = 0
+        self.started = False
+
+    def begin(self) -> bool:
+        """Turn to the next schedule that may differ."""
+        del self.nodes[self.depth :]
+        while self.started and self.nodes:
+            node = self.nodes[-1]
+            node.asleep.add(node.steps[node.taken])
+            awake = [place for place, step in enumerate(node.steps) if step not in node.asleep]
+            if awake:
+                node.taken = awake[0]
+                break
+            self.nodes.pop()
+        if self.started and not self.nodes:
+            return False
+        self.started = True
+        self.depth = 0
+        return True
+
+    def choose(self, enabled: Sequence[Step]) -> int:
+        """Repeat the last run up to its open choice; behind it, the first step that is awake."""
+        if self.depth == len(self.nodes):
+            asleep: set[Step] = set()
+            if self.nodes:
+                before = self.nodes[-1]
+                step = before.steps[before.taken]
+                asleep = {other for other in before.asleep if commute(other, step)}
+            awake = [place for place, step in enumerate(enabled) if step not in asleep]
+            if not awake:
+                raise Redundant
+            self.nodes.append(_Node(enabled, asleep, awake[0]))
+        node = self.nodes[self.depth]
+        if node.steps != enabled:
+            raise NotReproducible(f"step {self.depth}: {enabled} where there were {node.steps}")
+        self.depth += 1
+        return node.taken
+
+    def exhausted(self) -> bool:
+        """Whether there is nothing left that could differ."""
+        return self.started and not any(
+            step not in node.asleep and place != node.taken
+            for node in self.nodes
+            for place, step in enumerate(node.steps)
+        )
 
 
 class Replay(Strategy):
@@ -362,7 +452,10 @@ def explore(
     result = Exploration()
     by_error: dict[str, Finding] = {}
     while result.runs < max_runs and strategy.begin():
-        run = engine.run(make_world())
+        try:
+            run = engine.run(make_world())
+        except Redundant:
+            continue
         result.runs += 1
         result.steps += len(run.steps)
         if run.error is not None:
