@@ -315,6 +315,12 @@ SHMEM_HUGE_ADVISE = 3
 SHMEM_HUGE_DENY = 4
 SHMEM_HUGE_FORCE = 5
 
+# What is written to /proc/PID/clear_refs (fs/proc/task_mmu.c).
+CLEAR_REFS_ALL = 1
+CLEAR_REFS_ANON = 2
+CLEAR_REFS_MAPPED = 3
+CLEAR_REFS_SOFT_DIRTY = 4
+
 # Kernel samepage merging (mm/ksm.c): what ksmd does (/sys/kernel/mm/ksm/run), what the low bits of
 # an rmap_item's address say, and the length of a list that says that a stable node is a chain.
 KSM_RUN_STOP = 0

@@ -11,7 +11,19 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rmap.mm import access, execve, exit, fork, gup, madvise, mlock, mmap, mprotect, mremap
+from rmap.mm import (
+    access,
+    clear_refs,
+    execve,
+    exit,
+    fork,
+    gup,
+    madvise,
+    mlock,
+    mmap,
+    mprotect,
+    mremap,
+)
 from rmap.mm.bits import (
     HPAGE_PMD_ORDER,
     HPAGE_PUD_ORDER,
@@ -89,6 +101,8 @@ ADVICE = {
     "hwpoison": MADV_HWPOISON,
     "soft_offline": MADV_SOFT_OFFLINE,
 }
+#: What `Process.clear_refs` can clear, as the kernel numbers it.
+CLEAR_REFS = {"all": 1, "anon": 2, "mapped": 3, "soft-dirty": 4}
 _PROTECTION = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC, "-": 0}
 
 
@@ -279,6 +293,16 @@ class Process:
                 madvise.do_madvise(k, self.mm, address, length, ADVICE[advice]),
                 f"madvise {address:#x} {advice}",
             )
+
+    def clear_refs(self, what: str = "all") -> None:
+        """Forget the uses of ``"all"``, ``"anon"`` or ``"mapped"`` pages, or what was written to.
+
+        The last is ``"soft-dirty"``. It is what a write to /proc/PID/clear_refs does.
+        """
+        if what not in CLEAR_REFS:
+            raise ValueError(f"nothing to clear called {what!r}; known: {', '.join(CLEAR_REFS)}")
+        with self.machine.running(self) as k:
+            check(clear_refs.clear_refs_write(k, self.mm, CLEAR_REFS[what]), "clear_refs")
 
     def mlock(self, address: int, length: int) -> None:
         """Keep a range in memory; brings all of it in."""
