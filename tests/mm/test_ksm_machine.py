@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from merging import Merging
 
+from rmap.mm.bits import VM_MERGEABLE
 from rmap.model import Pin, Process
 
 PAGES = 4
@@ -33,7 +34,7 @@ class Merged(RuleBasedStateMachine):
         self.f = Merging(ram=128, swap=64, base=self.base, ksm_names_node_last=True)
         self.held: dict[int, list[bytes]] = {}
         self.pins: list[Pin] = []
-        self.swapping = False
+        self.named = 0
 
     @initialize(zero=st.booleans())
     def begin(self, zero: bool) -> None:
@@ -46,13 +47,18 @@ class Merged(RuleBasedStateMachine):
     def processes(self) -> list[Process]:
         return list(self.f.m.processes.values())
 
+    def name(self, kind: str) -> str:
+        """A name that no other process ever had."""
+        self.named += 1
+        return f"{kind}{self.named}"
+
     def pick(self, number: int) -> Process:
         return self.processes[number % len(self.processes)]
 
     @rule()
     @precondition(lambda self: len(self.processes) < 4)
     def start(self) -> None:
-        process = self.f.m.spawn(f"p{len(self.held)}")
+        process = self.f.m.spawn(self.name("p"))
         process.mmap(PAGES * PAGE, addr=ARENA)
         process.madvise(ARENA, PAGES * PAGE, "mergeable")
         self.held[process.pid] = [b""] * PAGES
@@ -61,7 +67,7 @@ class Merged(RuleBasedStateMachine):
     @precondition(lambda self: 0 < len(self.processes) < 5)
     def fork(self, who: int) -> None:
         parent = self.pick(who)
-        child = parent.fork(f"c{len(self.held)}")
+        child = parent.fork(self.name("c"))
         self.held[child.pid] = list(self.held[parent.pid])
 
     @rule(who=chosen, first=places, count=places, content=st.sampled_from(CONTENTS))
@@ -86,6 +92,24 @@ class Merged(RuleBasedStateMachine):
     @rule(rounds=st.integers(1, 3))
     def rounds(self, rounds: int) -> None:
         self.f.rounds(rounds)
+
+    @rule()
+    def settle(self) -> None:
+        """After a whole round the walk finds every place in memory that is offered still."""
+        f = self.f
+        f.rounds(2)
+        for node in f.ksm.stable_nodes:
+            if node is None or f.node(node.kpfn) is not node:
+                continue
+            missed = f.mapped(node.kpfn) - set(f.walked(node.kpfn))
+            for process in self.processes:
+                offered = {
+                    (process.name, (address - ARENA) // PAGE)
+                    for vma in process.vmas
+                    if vma.vm_flags & VM_MERGEABLE
+                    for address in range(vma.vm_start, vma.vm_end, PAGE)
+                }
+                assert not missed & offered
 
     @rule(who=chosen, page=places)
     @precondition(lambda self: self.processes)
@@ -151,7 +175,7 @@ class Merged(RuleBasedStateMachine):
                 continue
             walked, mapped = set(f.walked(node.kpfn)), f.mapped(node.kpfn)
             assert walked <= mapped
-            assert {f.at(page) for _, page in mapped - walked} <= node.swapped_in
+            assert {f.at(page) for _, page in mapped - walked} <= node.unlisted
 
     def teardown(self) -> None:
         for process in self.processes:

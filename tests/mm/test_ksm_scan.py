@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ksmd's rounds, who takes part in them, taking everything apart again, and memory that is short."""
+"""ksmd's rounds, who takes part in them, taking everything apart, and memory that is short."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from faulting import ARENA, PAGE, WRITE
@@ -12,7 +14,7 @@ from rmap.mm.access import AccessError
 from rmap.mm.inject import FailPlan
 from rmap.mm.ksm.slots import ksm_exit
 from rmap.mm.page import PageKsm
-from rmap.model import Machine, OutOfMemory, SyscallError
+from rmap.model import Machine, Process, SyscallError
 
 # ---------------------------------------------------------------- rounds
 
@@ -308,28 +310,34 @@ def test_no_memory_for_a_node_takes_the_merge_back(nth: int) -> None:
     assert f.gone()
 
 
-def test_no_memory_to_take_a_page_apart() -> None:
-    """For madvise and mremap, who say so; for ksm/run, which then stops."""
-    for act in ("madvise", "mremap", "run"):
-        f = Merging()
-        p, q = f.offer(b"same"), f.offer(b"same")
-        f.rounds()
-        f.m.inject = FailPlan.nth(1, "page")
-        with pytest.raises((SyscallError, OutOfMemory)) as refused:
-            if act == "madvise":
-                p.madvise(ARENA, PAGE, "unmergeable")
-            elif act == "mremap":
-                p.mremap(ARENA, PAGE, PAGE, new_addr=ARENA + 64 * PAGE)
-            else:
-                f.m.ksm.run = "unmerge"
-        assert refused.value.errno == (bits.EAGAIN if act == "madvise" else bits.ENOMEM)
-        assert f.of(p) == f.of(q)
-        assert f.m.ksm.run == ("stop" if act == "run" else "run")
-        assert p.vmas[0].vm_flags & bits.VM_MERGEABLE
-        assert f.sound()
-        f.m.inject = None
-        f.m.ksm.run = "run"
-        assert f.gone()
+def unmerge(f: Merging, p: Process) -> None:
+    f.m.ksm.run = "unmerge"
+
+
+@pytest.mark.parametrize(
+    ("act", "errno"),
+    [
+        (lambda f, p: p.madvise(ARENA, PAGE, "unmergeable"), bits.EAGAIN),
+        (lambda f, p: p.mremap(ARENA, PAGE, PAGE, new_addr=ARENA + 64 * PAGE), bits.ENOMEM),
+        (unmerge, bits.ENOMEM),
+    ],
+)
+def test_no_memory_to_take_a_page_apart(act: Callable[..., object], errno: int) -> None:
+    """madvise and mremap say so; ksm/run as well, and ksmd then stops."""
+    f = Merging()
+    p, q = f.offer(b"same"), f.offer(b"same")
+    f.rounds()
+    f.m.inject = FailPlan.nth(1, "page")
+    with pytest.raises(SyscallError) as refused:
+        act(f, p)
+    assert refused.value.errno == errno
+    assert f.of(p) == f.of(q)
+    assert f.m.ksm.run == ("stop" if act is unmerge else "run")
+    assert p.vmas[0].vm_flags & bits.VM_MERGEABLE
+    assert f.sound()
+    f.m.inject = None
+    f.m.ksm.run = "run"
+    assert f.gone()
 
 
 def test_every_allocation_fails_once() -> None:

@@ -115,10 +115,8 @@ def test_a_page_that_left_memory_comes_back_as_a_page_like_any(f: Merging) -> No
     assert f.gone()
 
 
-def test_an_item_that_ksmd_drops_while_the_page_is_in_swap_is_missed_until_it_comes_by_again() -> (
-    None
-):
-    """The one case in which a walk does not find a place. The page cannot be unmapped then."""
+def test_a_place_whose_item_went_while_the_page_was_in_swap_is_missed() -> None:
+    """Until ksmd comes by again. All that comes of it is that the page cannot be unmapped."""
     f = Merging()
     p, q = f.offer(b"same", b"tail", name="P"), f.offer(b"same", b"last", name="Q")
     f.rounds()
@@ -130,13 +128,38 @@ def test_an_item_that_ksmd_drops_while_the_page_is_in_swap_is_missed_until_it_co
     assert p.read(ARENA, 4) == b"same"
     assert f.of(p) == page
     assert f.walked(page) == []
-    assert f.node(page).swapped_in == {ARENA}
+    assert f.node(page).unlisted == {ARENA}
     assert not f.m.try_to_unmap(page)
     assert f.m.check() == []
     f.rounds(1)
     assert f.walked(page) == [("P", 0)]
     assert q.read(ARENA, 4) == b"same"
     f.rounds(1)
+    assert f.sound()
+    assert f.gone()
+
+
+@pytest.mark.parametrize("how", ["written", "gone"])
+def test_a_child_is_missed_whose_parents_item_went_before_it_got_one(how: str) -> None:
+    f = Merging()
+    p, _q = f.offer(b"same", name="P"), f.offer(b"same", name="Q")
+    f.rounds()
+    page = f.of(p)
+    child = p.fork("child")
+    if how == "gone":
+        p.exit()
+    else:
+        p.write(ARENA, b"mine")
+    assert f.walked(page) == [("Q", 0), ("child", 0)]
+    # ksmd comes to the parent, and not yet to the child.
+    f.m.ksm.scan(1)
+    missed = f.mapped(page) - set(f.walked(page))
+    assert missed == {("child", 0)}
+    assert f.node(page).unlisted == {ARENA}
+    assert f.m.check() == []
+    f.rounds(1)
+    assert set(f.walked(page)) == {("Q", 0), ("child", 0)}
+    assert child.read(ARENA, 4) == b"same"
     assert f.sound()
     assert f.gone()
 

@@ -104,7 +104,8 @@ def ksm_counters(facts: Recount) -> Iterator[str]:
 def ksm_reachable(facts: Recount) -> Iterator[str]:
     """I15. A page without a node is on its way to one, or back; nothing finds where it is mapped.
 
-    Where the page came back from swap, it may be without an item until ksmd comes by.
+    Until ksmd comes by, a place may be without an item: where one was dropped, and where the page
+    came back from swap.
     """
     mapped = facts.mapped
     words = facts.mapping[mapped.pfn]
@@ -128,5 +129,5 @@ def ksm_reachable(facts: Recount) -> Iterator[str]:
             yield f"{where}, and names a node that is freed or of another page"
             continue
         ties = {int(avc.anon_vma.handle) for avc in vma.anon_vma_chain}
-        if not ties & places.get((handle, address), set()) and address not in own.swapped_in:
+        if not ties & places.get((handle, address), set()) and address not in own.unlisted:
             yield f"{where}, where no walk comes"

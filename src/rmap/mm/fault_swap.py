@@ -236,7 +236,7 @@ def ksm_might_need_to_copy(k: Kernel, page: u64, vma: Vma, address: u64) -> u64:
     if PageKsm(k, page):
         node = page_stable_node(k, page)
         if node is not None and not ksm_of(k).run & KSM_RUN_UNMERGE:
-            node.swapped_in.add(address)
+            node.unlisted.add(address)
             return page
     elif anon_vma is None:
         return page

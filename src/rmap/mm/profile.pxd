@@ -20,6 +20,7 @@ cdef class KernelProfile:
     cdef public flag unmapped_thp_not_queued
     cdef public flag unmap_sees_all_parts
     cdef public flag ksm_honours_flush_pending
+    cdef public flag ksm_expects_exit
     cdef public flag ksm_zero_page_checks_vma
     cdef public flag ksm_names_node_last
     cdef public flag clear_young_keeps_tlb

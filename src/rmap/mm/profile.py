@@ -129,6 +129,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "if a flush of the address space is still to come (b3a81d0841a9)",
     ),
     Quirk(
+        "ksm_expects_exit",
+        "5.4",
+        "taking all merged pages apart does not warn of one that a process still maps which is "
+        "just exiting (9a63236f1ad8)",
+    ),
+    Quirk(
         "ksm_zero_page_checks_vma",
         "5.7",
         "ksmd that is about to merge a page with the zero page looks whether its VMA is still "

@@ -11,9 +11,10 @@ Its ``mapping`` names a `StableNode` instead, on which each place that ksmd has 
 `RmapItem`: address space, address, and the anon_vma of the VMA, which it pins. Places that fork
 copied since have no item of their own, and are found through the tree of that anon_vma.
 
-One case has neither, until ksmd comes by again: a merged page that is swapped out loses the item
-of a place that ksmd passes meanwhile, and is mapped there again by a fault that finds it in the
-swap cache; likewise if its entry was moved by mremap() meanwhile. Such a mapping no walk finds.
+Until ksmd comes by again, a place may be without either, and no walk finds it. A child's, whose
+parent's item ksmd has dropped, because the parent wrote there or is gone; and one that comes back
+from swap, where the page was found in the swap cache, if ksmd passed meanwhile or mremap() moved
+the entry. All that comes of it is that such a page cannot be unmapped.
 
 Modules: `stable` (nodes and items), `tree` (finding a merged page), `slots` (which address spaces
 take part), `unmerge` (taking merged pages apart), `merge` (merging two pages), `scan` (ksmd, and

@@ -28,7 +28,7 @@ cdef class StableNode:
     cdef public list dups
     cdef public StableNode chain
     cdef public i64 chain_prune_time
-    cdef public set swapped_in
+    cdef public set unlisted
 
 cdef class MmSlot:
     cdef public Mm mm

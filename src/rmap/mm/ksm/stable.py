@@ -18,6 +18,7 @@ if not cython.compiled:
         KSM_RUN_MERGE,
         MAPPING_HANDLE_SHIFT,
         PAGE_MAPPING_KSM,
+        PAGE_MASK,
         SEQNR_MASK,
         STABLE_FLAG,
         STABLE_NODE_CHAIN,
@@ -73,7 +74,7 @@ class StableNode:
 
     `hlist` has the items of the places where the page is mapped, the newest last: a dict, from
     which any goes at once. A chain has nodes in `dups` instead, the first to be tried first, and
-    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `swapped_in`,
+    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `unlisted`,
     for checkers only, has the addresses at which the page may be mapped without an item.
     """
 
@@ -85,7 +86,7 @@ class StableNode:
         self.dups: list = []
         self.chain: StableNode = None
         self.chain_prune_time = 0
-        self.swapped_in: set = set()
+        self.unlisted: set = set()
 
     def __repr__(self) -> str:
         return f"<stable_node {self.handle} of page {self.kpfn:#x}>"
@@ -448,6 +449,8 @@ def remove_rmap_item_from_tree(k: Kernel, rmap_item: RmapItem) -> i32:
             # With the node all of its items are out of the tree, this one as well.
             return 0
         del node.hlist[rmap_item]
+        # A child may map the page there that ksmd has not come to yet.
+        node.unlisted.add(rmap_item.address & PAGE_MASK)
         unlock_page(k, page)
         put_page(k, page)
         if node.hlist:
