@@ -15,7 +15,8 @@ from rmap.mm.page cimport PageAnon, PageCompound, PageDirty, PageDoubleMap, Page
 from rmap.mm.page cimport PageTransCompound, compound_mapcount, get_page, page_add_pins
 from rmap.mm.page cimport page_mapping_word, lock_page, trylock_page, unlock_page
 from rmap.mm.page_dirty cimport set_page_dirty
-from rmap.mm.pgtable cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte, pte_to_swp_entry
+from rmap.mm.pgtable cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte
+from rmap.mm.pgtable cimport pte_to_swp_entry
 from rmap.mm.pgtable cimport pmd_offset, pmd_trans_huge, pte_dirty, pte_lock, pte_lookup
 from rmap.mm.pgtable cimport pte_mkdirty, pte_mkyoung, pte_pfn, pte_present, pte_unlock
 from rmap.mm.pgtable cimport pte_write, ptep_get
