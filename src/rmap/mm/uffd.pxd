@@ -6,7 +6,7 @@ from rmap.sync.core cimport sched, wait_until
 from rmap.mm.bug cimport BUG
 from rmap.mm.memory cimport VmFault
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.pgtable cimport pte_lookup, pte_none, pte_write, ptep_get
+from rmap.mm.pgtable cimport pmd_offset, pte_lookup, pte_none, pte_write, ptep_get
 
 cdef class UserfaultfdWaitQueue:
     cdef public u64 address, flags

@@ -26,7 +26,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG
     from rmap.mm.memory import VmFault
     from rmap.mm.mm_types import Kernel, Mm, Vma
-    from rmap.mm.pgtable import pte_lookup, pte_none, pte_write, ptep_get
+    from rmap.mm.pgtable import pmd_offset, pte_lookup, pte_none, pte_write, ptep_get
     from rmap.scalar import flag, i32, u64
     from rmap.sync.bits import FIELD_USERFAULT
     from rmap.sync.core import sched, wait_until
@@ -127,7 +127,9 @@ def userfaultfd_must_wait(k: Kernel, mm: Mm, address: u64, reason: u64) -> flag:
     """Whether the fault is still there, by a look at the tables that takes no lock."""
     ptep: u64 = pte_lookup(k, mm, address)
     if not ptep:
-        return True
+        # A huge page that is there, or on its way, is as good as resolved.
+        pmd: u64 = pmd_offset(k, mm, address)
+        return not pmd or pte_none(k.pt[pmd])
     pte: u64 = ptep_get(k, ptep)
     return pte_none(pte) or (reason & VM_UFFD_WP != 0 and not pte_write(pte))
 

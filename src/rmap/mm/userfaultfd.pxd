@@ -12,8 +12,8 @@ from rmap.mm.page cimport SetPage, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_cache cimport add_to_page_cache_locked, delete_from_page_cache
 from rmap.mm.page_dirty cimport set_page_dirty
-from rmap.mm.pgtable cimport pfn_pte, pte_alloc, pte_lock, pte_mkdirty, pte_mkwrite, pte_none
-from rmap.mm.pgtable cimport pte_unlock, ptep_get, set_pte_at
+from rmap.mm.pgtable cimport pfn_pte, pmd_offset, pmd_trans_huge, pte_alloc, pte_lock
+from rmap.mm.pgtable cimport pte_mkdirty, pte_mkwrite, pte_none, pte_unlock, ptep_get, set_pte_at
 from rmap.mm.rmap_counts cimport page_add_file_rmap, page_add_new_anon_rmap
 from rmap.mm.uffd cimport UserfaultfdCtx, userfaultfd_missing, wake_userfault
 from rmap.mm.vma cimport find_vma, inc_mm_counter, linear_page_index, mm_counter_file

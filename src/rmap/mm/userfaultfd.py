@@ -48,6 +48,8 @@ if not cython.compiled:
     from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.pgtable import (
         pfn_pte,
+        pmd_offset,
+        pmd_trans_huge,
         pte_alloc,
         pte_lock,
         pte_mkdirty,
@@ -273,7 +275,10 @@ def _fills_anonymous(k: Kernel, vma: Vma) -> flag:
 
 
 def mfill_atomic_pte(k: Kernel, vma: Vma, address: u64, data: bytes) -> i32:
-    """Provide one page. 0 or a negative errno."""
+    """Provide one page. 0 or a negative errno: -EEXIST also where a huge page is mapped."""
+    pmd: u64 = pmd_offset(k, vma.vm_mm, address)
+    if pmd and pmd_trans_huge(k.pt[pmd]):
+        return -EEXIST
     if not _fills_anonymous(k, vma):
         return shmem_mfill_atomic_pte(k, vma, address, b"" if data is None else data)
     if data is None:
