@@ -47,6 +47,7 @@ if not cython.compiled:
         PG_uptodate,
         PG_writeback,
     )
+    from rmap.mm.hugetlb.pool import dissolve_free_huge_page
     from rmap.mm.lru import isolate_lru_page, put_page
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_types import AddressSpace, Kernel
@@ -60,10 +61,12 @@ if not cython.compiled:
         TestSetPage,
         compound_head,
         get_page_unless_zero,
+        lock_page,
         page_count,
         page_mapped,
         page_mapping,
         page_ref_unfreeze,
+        unlock_page,
     )
     from rmap.mm.page_alloc import is_free_page
     from rmap.mm.shrink_page_list import remove_mapping
@@ -236,6 +239,26 @@ def _me_swapcache_clean(k: Kernel, page: u64) -> i32:
     return MF_FAILED
 
 
+def _me_huge_page(k: Kernel, page: u64) -> i32:
+    """A part of a hugetlb page, whose head is locked: it leaves its file, or goes to its pool.
+
+    Of a huge page that is not one of hugetlb only the broken part is here, and that was split off.
+    """
+    head: u64 = compound_head(k, page)
+    if not PageHuge(k, head):
+        return MF_DELAYED
+    mapping: AddressSpace = page_mapping(k, head)
+    if mapping is not None:
+        return truncate_error_page(k, head, mapping)
+    unlock_page(k, head)
+    if PageAnon(k, head):
+        # Nobody can reach it: in the pool it can be taken apart.
+        let_go(k, head)
+    dissolve_free_huge_page(k, page)
+    lock_page(k, head)
+    return MF_RECOVERED
+
+
 def _kind_of(flags: u32) -> i32:
     """What kind of page flags are those of (the table error_states); the first that fits."""
     dirty: flag = flags & PG_dirty != 0
@@ -258,6 +281,8 @@ def _act(k: Kernel, page: u64, kind: i32) -> i32:
     """Do what is to be done with a page of that kind."""
     if kind == MF_MSG_KERNEL:
         return _me_kernel(k, page)
+    if kind == MF_MSG_HUGE:
+        return _me_huge_page(k, page)
     if kind == MF_MSG_DIRTY_SWAPCACHE:
         return _me_swapcache_dirty(k, page)
     if kind == MF_MSG_CLEAN_SWAPCACHE:
@@ -273,8 +298,8 @@ def _act(k: Kernel, page: u64, kind: i32) -> i32:
 def identify_page_state(k: Kernel, page: u64, page_flags: u32) -> i32:
     """Deal with a locked page by its kind; 0, or -EBUSY if its memory may still be used.
 
-    By its flags now, or, if they say nothing any more, by those it had before it was unmapped;
-    except that it is dirty if a page-table entry was.
+    By its flags now, or, if they say nothing (any more), by those it had before it was unmapped,
+    which for a part of a hugetlb page are the head's; except that it is dirty if an entry was.
     """
     kind: i32 = _kind_of(k.pg_flags[page])
     if kind == MF_MSG_UNKNOWN:

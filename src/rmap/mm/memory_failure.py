@@ -19,13 +19,16 @@ if not cython.compiled:
     from rmap.mm.bits import (
         EBUSY,
         ENXIO,
+        HPAGE_PMD_ORDER,
         MF_ACTION_REQUIRED,
         MF_COUNT_INCREASED,
         MF_DELAYED,
         MF_IGNORED,
         MF_MSG_BUDDY,
         MF_MSG_DIFFERENT_COMPOUND,
+        MF_MSG_FREE_HUGE,
         MF_MSG_KERNEL_HIGH_ORDER,
+        MF_MSG_NON_PMD_HUGE,
         MF_MSG_TRUNCATED_LRU,
         MF_MSG_UNMAP_FAILED,
         MF_MUST_KILL,
@@ -39,6 +42,7 @@ if not cython.compiled:
     )
     from rmap.mm.collect_procs import collect_procs, kill_procs
     from rmap.mm.huge.split_page import split_huge_page
+    from rmap.mm.hugetlb.pool import dissolve_free_huge_page
     from rmap.mm.hwpoison import (
         action_result,
         get_hwpoison_page,
@@ -63,6 +67,7 @@ if not cython.compiled:
         PageTransHuge,
         SetPage,
         compound_head,
+        compound_order,
         lock_page,
         page_count,
         page_mapped,
@@ -100,6 +105,8 @@ def memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
 def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     """The same for a page that there is, up to its lock."""
     head: u64 = compound_head(k, page)
+    if PageHuge(k, page):
+        return memory_failure_hugetlb(k, page, flags)
     if test_set_page_hwpoison(k, page):
         # Known already; a reference that was handed over stays.
         if flags & MF_COUNT_INCREASED:
@@ -130,6 +137,55 @@ def _memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     error: i32 = _broken_page_in_use(k, page, flags)
     unlock_page(k, page)
     return error
+
+
+def memory_failure_hugetlb(k: Kernel, page: u64, flags: i32) -> i32:
+    """Deal with a broken part of a hugetlb page: all of it goes, and its head is marked.
+
+    mm/memory-failure.c (v4.18). Returned to the pool it is taken apart, if the pool can do without
+    it, and only the broken part stays marked.
+    """
+    head: u64 = compound_head(k, page)
+    if test_set_page_hwpoison(k, head):
+        if flags & MF_COUNT_INCREASED:
+            keep(k, head)
+        return 0
+    if not flags & MF_COUNT_INCREASED and not get_hwpoison_page(k, page):
+        return _free_huge_page_breaks(k, page, head)
+    keep(k, head)
+    lock_page(k, head)
+    if not PageHWPoison(k, head):
+        k.num_poisoned_pages -= 1
+        unlock_page(k, head)
+        let_go(k, head)
+        return 0
+    error: i32 = -EBUSY
+    page_flags: u32 = k.pg_flags[head]
+    if compound_order(k, head) > HPAGE_PMD_ORDER:
+        action_result(k, page, MF_MSG_NON_PMD_HUGE, MF_IGNORED)
+    elif not hwpoison_user_mappings(k, head, flags):
+        action_result(k, page, MF_MSG_UNMAP_FAILED, MF_IGNORED)
+    else:
+        error = identify_page_state(k, page, page_flags)
+    unlock_page(k, head)
+    return error
+
+
+def _free_huge_page_breaks(k: Kernel, page: u64, head: u64) -> i32:
+    """A hugetlb page in its pool breaks; 0. A tail is as good as forgotten.
+
+    v4.18 marks the head once more to see whether another part was faster, and finds its own mark:
+    the page stays in the pool, which gives out no page that is marked.
+    """
+    lock_page(k, head)
+    if PageHWPoison(k, head) and page != head:
+        k.num_poisoned_pages -= 1
+        unlock_page(k, head)
+        return 0
+    unlock_page(k, head)
+    dissolve_free_huge_page(k, page)
+    action_result(k, page, MF_MSG_FREE_HUGE, MF_DELAYED)
+    return 0
 
 
 def _split_thp(k: Kernel, page: u64) -> flag:

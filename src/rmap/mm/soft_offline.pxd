@@ -2,6 +2,7 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport i32, u64
 from rmap.mm.huge.split_page cimport split_huge_page
+from rmap.mm.hugetlb.pool cimport dissolve_free_huge_page
 from rmap.mm.hwpoison cimport get_hwpoison_page, invalidate_inode_page, is_free_buddy_page
 from rmap.mm.hwpoison cimport test_set_page_hwpoison
 from rmap.mm.inline cimport compound_head, is_zone_device_page, PageAnon, PageHuge

@@ -23,6 +23,7 @@ if not cython.compiled:
         MR_MEMORY_FAILURE,
     )
     from rmap.mm.huge.split_page import split_huge_page
+    from rmap.mm.hugetlb.pool import dissolve_free_huge_page
     from rmap.mm.hwpoison import (
         get_hwpoison_page,
         invalidate_inode_page,
@@ -83,7 +84,9 @@ def _soft_offline_page(k: Kernel, page: u64, flags: i32) -> i32:
     if got:
         return _soft_offline_in_use_page(k, page)
     # Free, it only has to be passed over from now on.
-    test_set_page_hwpoison(k, compound_head(k, page))
+    head: u64 = compound_head(k, page)
+    if not test_set_page_hwpoison(k, head) and PageHuge(k, head):
+        dissolve_free_huge_page(k, page)
     return 0
 
 
