@@ -71,5 +71,4 @@ def test_fixes_and_protections_are_quirks_that_are_so() -> None:
 
 def test_every_protection_is_told_of() -> None:
     told = {name for row in ROWS for name in re.findall(r"`(\w+)`", row[3])}
-    told.add("ksm_honours_flush_pending")
     assert {quirk.name for quirk in QUIRKS if quirk.since == "4.18"} <= told
