@@ -22,7 +22,6 @@ if not cython.compiled:
         FAULT_FLAG_TRIED,
         GFP_HIGHUSER,
         GFP_KERNEL,
-        HPAGE_PMD_NR,
         PAGE_SHIFT,
         PAGE_SIZE,
         PGMAJFAULT,
@@ -321,8 +320,8 @@ def truncate(k: Kernel, file: File, pages: u64) -> i32:
         unmap_mapping_pages(k, mapping, pages, 0, True)
         truncate_inode_pages(k, mapping, pages)
         unmap_mapping_pages(k, mapping, pages, 0, True)
-        if mapping.shmem and pages % HPAGE_PMD_NR:
-            shmem_note_end(k, mapping, pages - pages % HPAGE_PMD_NR)
+        if mapping.shmem:
+            shmem_note_end(k, mapping)
         for index in list(mapping.backing):
             if index >= pages:
                 del mapping.backing[index]

@@ -7,8 +7,8 @@ from rmap.mm.lru cimport lru_cache_add, mark_page_accessed, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge, mem_cgroup_try_charge_swap
 from rmap.mm.memory cimport VmFault
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, SwapInfo
-from rmap.mm.page cimport ClearPage, PageFlag, PageLocked, PageSwapCache, SetPage, lock_page
-from rmap.mm.page cimport mod_lruvec_page_state, page_index, page_mapped, page_mapping
+from rmap.mm.page cimport ClearPage, PageFlag, PageHead, PageLocked, PageSwapCache, SetPage
+from rmap.mm.page cimport lock_page, mod_lruvec_page_state, page_index, page_mapped, page_mapping
 from rmap.mm.page cimport page_private, set_page_mapping, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_cache cimport add_to_page_cache_locked, delete_from_page_cache
@@ -32,7 +32,7 @@ cdef i64 _add_new_page(
 cdef i32 _enter_new_page(
     Kernel k, AddressSpace mapping, u64 index, u64 page, i32 sgp, MemCgroup memcg
 ) except? -1
-cpdef i32 shmem_note_end(Kernel k, AddressSpace mapping, u64 index) except -1
+cpdef i32 shmem_note_end(Kernel k, AddressSpace mapping) except -1
 cdef i64 _swap_in(
     Kernel k, AddressSpace mapping, u64 index, i64 item, MemCgroup memcg, VmFault vmf
 ) except? -1

@@ -54,6 +54,7 @@ if not cython.compiled:
     from rmap.mm.page import (
         ClearPage,
         PageFlag,
+        PageHead,
         PageLocked,
         PageSwapCache,
         SetPage,
@@ -175,7 +176,7 @@ def _add_new_page(
         if head and _enter_new_page(k, mapping, index - inside, head, sgp, memcg):
             head = 0
     if head:
-        shmem_note_end(k, mapping, index - inside)
+        shmem_note_end(k, mapping)
     else:
         inside = 0
         head = alloc_page(k, GFP_HIGHUSER)
@@ -214,12 +215,15 @@ def _enter_new_page(
     return 0
 
 
-def shmem_note_end(k: Kernel, mapping: AddressSpace, index: u64) -> i32:
-    """Note a file whose huge page at an index reaches beyond its end: it may be split for memory.
+def shmem_note_end(k: Kernel, mapping: AddressSpace) -> i32:
+    """Note a file if a huge page reaches beyond its end, which may be split for memory.
 
-    To be found by `shmem_unused_huge_shrink` of `rmap.mm.huge.shmem_shrink`.
+    To be found by `shmem_unused_huge_shrink` of `rmap.mm.huge.shmem_shrink`. The kernel notes every
+    file that is truncated, and finds out later.
     """
-    if mapping.size_pages + 1 < index + HPAGE_PMD_NR and not mapping.shrinkable:
+    inside: u64 = mapping.size_pages % HPAGE_PMD_NR
+    item: i64 = page_cache_item(mapping, mapping.size_pages - inside)
+    if inside and item > 0 and PageHead(k, item) and not mapping.shrinkable:
         mapping.shrinkable = True
         k.shmem_shrinklist.append(mapping)
     return 0
