@@ -403,21 +403,42 @@ def test_a_page_that_there_is_not(page: int) -> None:
     assert not f.k.mf_actions
 
 
+def merged(f: Faulting) -> tuple[list[tuple[Process, int]], int]:
+    """A page that KSM made one of three, of two processes."""
+    q = f.m.spawn("q")
+    places = [(f.p, f.map(1)), (f.p, f.p.mmap(PAGE)), (q, q.mmap(PAGE))]
+    for p, address in places:
+        p.write(address, b"same")
+        p.madvise(address, PAGE, "mergeable")
+    for _ in range(3):
+        f.m.ksm.scan()
+    page = f.page(*places[0])
+    assert [f.page(p, address) for p, address in places] == [page] * 3
+    return places, page
+
+
 def test_a_merged_page_is_more_than_4_18_can_handle() -> None:
     f = Faulting()
     f.m.early_kill = True
-    a = f.map(1)
-    f.p.write(a, b"x")
-    page = f.page(f.p, a)
-    word = int(f.k.pg_mapping[page])
-    f.k.pg_mapping[page] = word | bits.PAGE_MAPPING_KSM
+    places, page = merged(f)
     failure = f.m.memory_failure(page)
     assert (failure.kind, failure.result, failure.error) == (
         "unmap_failed", "ignored", -errno.EBUSY,
     )  # fmt: skip
+    # Nobody is told, and all go on reading it.
     assert failure.kills == ()
-    f.k.pg_mapping[page] = word
-    assert f.p.read(a, 1) == b"x"
+    assert [f.page(p, address) for p, address in places] == [page] * 3
+    assert f.flags(page, bits.PG_hwpoison)
+    assert f.sound()
+
+
+def test_a_merged_page_moves_before_it_breaks() -> None:
+    f = Faulting()
+    places, page = merged(f)
+    f.m.soft_offline(page)
+    assert len({f.page(p, address) for p, address in places} - {page}) == 1
+    assert [p.read(address, 4) for p, address in places] == [b"same"] * 3
+    assert f.counts(page) == (0, 0)
     assert f.sound()
 
 
