@@ -43,7 +43,10 @@ def test_an_image_tells_what_is_broken(
     again = Machine.from_image(image)
     assert again.check() == []
     copies = [process for process in again.processes.values() if process.pid in (p.pid, child.pid)]
-    assert [process.read(a + PAGE, 4) for process in copies] == [b"kept", b"kept"]
+    pages = [process.pages(a, 2 * PAGE) for process in copies]
+    assert pages[0] == pages[1]
+    assert pages[0][0] == 0
+    assert len(again.who_maps(pages[0][1])) == 2
 
 
 def test_who_is_told_may_go_and_nothing_is_left_but_the_page(
