@@ -515,3 +515,28 @@ def test_who_maps_a_piece_by_ptes_and_the_whole_by_a_pmd() -> None:
     f.p.exit()
     assert f.thps() == (1, 0, NR - 1)
     f.sound()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_written_through_a_pmd_is_lost_when_that_is_zapped(kept: bool) -> None:
+    f = Shmem(zap_dirties_huge_shmem=kept)
+    a = f.shared()
+    # A read fault makes the page, clean, and maps it writable: no fault tells of the write.
+    f.p.read(a, 1)
+    f.p.write(a, b"kept?")
+    f.p.munmap(a, 2 * HUGE)
+    assert bool(f.k.pg_flags[f.head()] & bits.PG_dirty) == kept
+    f.m.page_referenced([f.head()])
+    while f.stat("nr_shmem"):
+        assert f.m.reclaim(NR).reclaimed
+    assert f.f.read(0, 5) == (b"kept?" if kept else bytes(5))
+    f.sound()
+
+
+def test_what_was_written_through_a_pmd_is_kept_when_that_is_split() -> None:
+    f = Shmem()
+    a = f.shared()
+    f.p.read(a, 1)
+    f.p.write(a, b"kept!")
+    f.p.munmap(a + PAGE, 2 * HUGE - PAGE)
+    assert f.k.pg_flags[f.head()] & bits.PG_dirty

@@ -306,6 +306,9 @@ FIXES = (
     "uffd_dirties_shmem",
     "uffd_checks_file_size",
     "zap_drops_swapped_copies",
+    "shmem_pmd_counts_shmem",
+    "zap_dirties_huge_shmem",
+    "collapse_shmem_repairs",
 )
 #: v4.18 with what was repaired later, so that nothing is to be found.
 FIXED = profile("4.18", **dict.fromkeys(FIXES, True))

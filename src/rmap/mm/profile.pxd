@@ -41,6 +41,7 @@ cdef class KernelProfile:
     cdef public flag uffd_checks_file_size
     cdef public flag zap_drops_swapped_copies
     cdef public flag shmem_pmd_counts_shmem
+    cdef public flag zap_dirties_huge_shmem
     cdef public flag collapse_shmem_repairs
     cdef public flag split_spares_migrating
     cdef public flag cold_spares_shared

@@ -254,6 +254,13 @@ QUIRKS: tuple[Quirk, ...] = (
         "not in MM_FILEPAGES (fadae2953072)",
     ),
     Quirk(
+        "zap_dirties_huge_shmem",
+        "",
+        "a huge page of shmem that was written to through its PMD only is dirty when that PMD is "
+        "zapped, as it is when that is split; without, reclaim takes it for one of zeros and "
+        "drops it. No release is known to do this",
+    ),
+    Quirk(
         "collapse_shmem_repairs",
         "4.20",
         "khugepaged, which gives up on a file, takes back what it counted for holes; it gives up, "

@@ -15,6 +15,7 @@ from rmap.mm.mlock_page cimport munlock_vma_page_counted
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmu_gather cimport MmuGather, tlb_adjust_range, tlb_flush_mmu, tlb_remove_page
 from rmap.mm.page cimport PageHead, page_mapcount, page_maybe_dma_pinned
+from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.pgtable cimport is_write_migration_entry, pte_alloc_row
 from rmap.mm.pgtable cimport pte_free_row, pte_mkold, pte_mkwrite
 from rmap.mm.pgtable cimport pte_modify, pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_wrprotect

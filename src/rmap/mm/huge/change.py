@@ -51,6 +51,7 @@ if not cython.compiled:
         page_mapcount,
         page_maybe_dma_pinned,
     )
+    from rmap.mm.page_dirty import set_page_dirty
     from rmap.mm.pgtable import (
         is_pmd_migration_entry,
         is_swap_pmd,
@@ -219,6 +220,8 @@ def zap_huge_pmd(k: Kernel, tlb: MmuGather, vma: Vma, pmd: u64, address: u64) ->
         zap_deposited_table(k, mm, pmd)
         add_mm_counter(k, mm, MM_ANONPAGES, -HPAGE_PMD_NR)
     else:
+        if present and k.profile.zap_dirties_huge_shmem and pte_dirty(orig_pmd):
+            set_page_dirty(k, page)
         add_mm_counter(k, mm, mm_counter_huge_file(k, page), -HPAGE_PMD_NR)
     pte_unlock(k, pmd)
     if k.tracer is not None:
