@@ -19,6 +19,7 @@ from rmap.mm import (
     fork,
     gup,
     madvise,
+    mincore,
     mlock,
     mmap,
     mprotect,
@@ -303,6 +304,16 @@ class Process:
             raise ValueError(f"nothing to clear called {what!r}; known: {', '.join(CLEAR_REFS)}")
         with self.machine.running(self) as k:
             check(clear_refs.clear_refs_write(k, self.mm, CLEAR_REFS[what]), "clear_refs")
+
+    def mincore(self, address: int, length: int) -> list[bool]:
+        """Say of each page of a range whether it is in memory, mapped or in a cache (mincore(2)).
+
+        Raises `SyscallError` where nothing is mapped.
+        """
+        vec = bytearray((length + PAGE_SIZE - 1) >> PAGE_SHIFT)
+        with self.machine.running(self) as k:
+            check(mincore.do_mincore(k, self.mm, address, length, vec), f"mincore {address:#x}")
+        return [byte != 0 for byte in vec]
 
     def mlock(self, address: int, length: int) -> None:
         """Keep a range in memory; brings all of it in."""
