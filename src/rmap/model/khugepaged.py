@@ -37,7 +37,6 @@ class KhugepagedHandle:
     >>> p = m.spawn("init")
     >>> a = p.mmap(2 << 20, addr=2 << 20)
     >>> p.touch(a, 2 << 20)
-    512
     >>> m.thp.enabled = "always"
     >>> p.madvise(a, 2 << 20, "hugepage")
     >>> m.khugepaged(), m.mem_stats()["nr_anon_thps"]
