@@ -8,7 +8,7 @@ from rmap.mm.content cimport load, store
 from rmap.mm.fault cimport handle_fault
 from rmap.mm.memory cimport VmFault
 from rmap.mm.mm_types cimport Kernel, Mm, Task, Vma
-from rmap.mm.pgtable cimport pmd_offset, pte_lookup, pte_pfn
+from rmap.mm.pgtable cimport leaf_lookup, leaf_part, pte_lookup, pte_pfn
 from rmap.mm.stack cimport expand_stack
 from rmap.mm.tlb cimport switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
 from rmap.mm.vma cimport vma_slot

@@ -31,11 +31,11 @@ if not cython.compiled:
         FAULT_FLAG_WRITE,
         PAGE_MASK,
         PAGE_SIZE,
-        PMD_MASK,
         TASK_SIZE,
         VM_ACCESS_FLAGS,
         VM_FAULT_ERROR,
         VM_FAULT_HWPOISON,
+        VM_FAULT_HWPOISON_LARGE,
         VM_FAULT_OOM,
         VM_FAULT_RETRY,
         VM_FAULT_SIGBUS,
@@ -48,7 +48,7 @@ if not cython.compiled:
     from rmap.mm.fault import handle_fault
     from rmap.mm.memory import VmFault
     from rmap.mm.mm_types import Kernel, Mm, Task, Vma
-    from rmap.mm.pgtable import pmd_offset, pte_lookup, pte_pfn
+    from rmap.mm.pgtable import leaf_lookup, leaf_part, pte_lookup, pte_pfn
     from rmap.mm.stack import expand_stack
     from rmap.mm.tlb import switch_mm, tlb_announce_fill, tlb_holds, tlb_insert, tlb_lookup
     from rmap.mm.vma import vma_slot
@@ -154,28 +154,27 @@ class Cpu:
         return pte_pfn(pte)
 
     def walk_huge(self, k: Kernel, address: u64, write: flag) -> u64:
-        """End a walk at a PMD, if that maps a huge page; 0 if it ends in a fault.
+        """End a walk at a PMD or PUD, if that maps a huge page; 0 if it ends in a fault.
 
-        The PMD's own bits are marked. What is remembered is the 4 KiB around the address, as by
+        The entry's own bits are marked. What is remembered is the 4 KiB around the address, as by
         processors that break huge translations up.
         """
-        pmd: u64 = pmd_offset(k, self.mm, address)
-        wanted: u64 = _PAGE_PRESENT | _PAGE_USER | _PAGE_PSE
+        leaf: u64 = leaf_lookup(k, self.mm, address)
+        wanted: u64 = _PAGE_USER
         marks: u64 = _PAGE_ACCESSED
         if write:
             wanted |= _PAGE_RW
             marks |= _PAGE_DIRTY
-        while sched.exploring and pmd:
+        while sched.exploring and leaf:
             tlb_announce_fill(self.task.cpu)
-            sched_point(OP_RMW, FIELD_PTE, pmd)
-            if pmd_offset(k, self.mm, address) == pmd:
+            sched_point(OP_RMW, FIELD_PTE, leaf)
+            if leaf_lookup(k, self.mm, address) == leaf:
                 break
-            pmd = pmd_offset(k, self.mm, address)
-        if not pmd or k.pt[pmd] & wanted != wanted:
+            leaf = leaf_lookup(k, self.mm, address)
+        if not leaf or k.pt[leaf] & wanted != wanted:
             return 0
-        k.pt[pmd] |= marks
-        inside: u64 = address & ~PMD_MASK & PAGE_MASK
-        pte: u64 = (k.pt[pmd] & ~_PAGE_PSE) + inside
+        k.pt[leaf] |= marks
+        pte: u64 = (k.pt[leaf] & ~_PAGE_PSE) + leaf_part(k, self.mm, address, leaf)
         tlb_insert(k, self.task.cpu, self.mm, address, pte)
         return pte_pfn(pte)
 
@@ -230,7 +229,7 @@ def fail(address: u64, write: flag, ret: i32) -> i32:
     """Raise what a fault's error becomes: mm_fault_error()."""
     if ret & VM_FAULT_OOM:
         raise OutOfMemory(address, write)
-    if ret & VM_FAULT_HWPOISON:
+    if ret & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE):
         raise BrokenMemory(address, write)
     if ret & VM_FAULT_SIGBUS:
         raise BusError(address, write)

@@ -6,6 +6,7 @@ from rmap.sync.core cimport sched
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.content cimport copy_page_content
 from rmap.mm.huge.change cimport copy_huge_pmd
+from rmap.mm.hugetlb.copy cimport copy_hugetlb_page_range
 from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport maybe_mkwrite, vm_normal_page

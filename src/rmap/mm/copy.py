@@ -54,6 +54,7 @@ if not cython.compiled:
     from rmap.mm.bug import BUG, BUG_PAGE
     from rmap.mm.content import copy_page_content
     from rmap.mm.huge.change import copy_huge_pmd
+    from rmap.mm.hugetlb.copy import copy_hugetlb_page_range
     from rmap.mm.lru import lru_cache_add_active_or_unevictable, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
     from rmap.mm.memory import maybe_mkwrite, vm_normal_page
@@ -144,7 +145,7 @@ def copy_page_range(k: Kernel, dst_vma: Vma, src_vma: Vma) -> i32:
     if not vma_needs_copy(src_vma):
         return 0
     if src_vma.vm_flags & VM_HUGETLB:
-        BUG("memory.c copy_page_range: hugetlb VMAs have their own way")
+        return copy_hugetlb_page_range(k, dst_vma, src_vma)
     copy: PageCopy = PageCopy(k, dst_vma, src_vma)
     copy.src_mm.mmap_sem.assert_held_write()
     copy.dst_mm.mmap_sem.assert_held_write()

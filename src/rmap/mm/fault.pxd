@@ -9,6 +9,7 @@ from rmap.mm.fault_wp cimport do_wp_page
 from rmap.mm.huge.fault cimport do_huge_pmd_anonymous_page, do_huge_pmd_numa_page
 from rmap.mm.huge.fault cimport huge_pmd_set_accessed, wp_huge_pmd
 from rmap.mm.huge.pgtable cimport pmd_protnone, transparent_hugepage_enabled
+from rmap.mm.hugetlb.fault cimport hugetlb_fault
 from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport VmFault, init_zero_pfn, ptep_set_access_flags

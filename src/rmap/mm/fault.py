@@ -34,7 +34,6 @@ if not cython.compiled:
         VM_WRITE,
         PG_uptodate,
     )
-    from rmap.mm.bug import BUG
     from rmap.mm.fault_file import do_fault
     from rmap.mm.fault_swap import do_swap_page
     from rmap.mm.fault_wp import do_wp_page
@@ -45,6 +44,7 @@ if not cython.compiled:
         wp_huge_pmd,
     )
     from rmap.mm.huge.pgtable import pmd_protnone, transparent_hugepage_enabled
+    from rmap.mm.hugetlb.fault import hugetlb_fault
     from rmap.mm.lru import lru_cache_add_active_or_unevictable, put_page
     from rmap.mm.memcg import mem_cgroup_try_charge
     from rmap.mm.memory import VmFault, init_zero_pfn, ptep_set_access_flags
@@ -94,7 +94,7 @@ def handle_fault(k: Kernel, vmf: VmFault) -> i32:
     if k.tracer is not None:
         k.tracer("handle_mm_fault", (vma, vmf.address, vmf.flags))
     if vma.vm_flags & VM_HUGETLB:
-        BUG("memory.c handle_mm_fault: hugetlb VMAs have their own way")
+        return hugetlb_fault(k, vma, vmf.address, vmf.flags)
     vmf.pmd = pmd_alloc(k, vma.vm_mm, vmf.address)
     if not vmf.pmd:
         return VM_FAULT_OOM

@@ -7,6 +7,7 @@ from rmap.mm.bug cimport BUG, WARN
 from rmap.mm.copy cimport copy_page_range
 from rmap.mm.huge.mm_slot cimport khugepaged_exit, khugepaged_fork
 from rmap.mm.huge.pgtable cimport mm_put_huge_zero_page
+from rmap.mm.hugetlb.reserve cimport reset_vma_resv_huge_pages
 from rmap.mm.interval_tree cimport interval_tree_insert_after
 from rmap.mm.ksm.slots cimport ksm_exit, ksm_fork
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, Mm, Vma

@@ -18,6 +18,7 @@ if not cython.compiled:
         ENOMEM,
         NR_MM_COUNTERS,
         VM_DONTCOPY,
+        VM_HUGETLB,
         VM_LOCKED_MASK,
         VM_NOHUGEPAGE,
         VM_SHARED,
@@ -29,6 +30,7 @@ if not cython.compiled:
     from rmap.mm.copy import copy_page_range
     from rmap.mm.huge.mm_slot import khugepaged_exit, khugepaged_fork
     from rmap.mm.huge.pgtable import mm_put_huge_zero_page
+    from rmap.mm.hugetlb.reserve import reset_vma_resv_huge_pages
     from rmap.mm.interval_tree import interval_tree_insert_after
     from rmap.mm.ksm.slots import ksm_exit, ksm_fork
     from rmap.mm.mm_types import AddressSpace, Kernel, MemCgroup, Mm, Vma
@@ -72,6 +74,8 @@ def dup_mm(k: Kernel, oldmm: Mm) -> Mm | None:
     mm.brk = oldmm.brk
     mm.tlb_flush_batched = oldmm.tlb_flush_batched
     mm.def_flags = oldmm.def_flags & VM_NOHUGEPAGE
+    if not k.profile.hugetlb_usage_starts_at_zero:
+        mm.hugetlb_usage = oldmm.hugetlb_usage
     if dup_mmap(k, mm, oldmm):
         mmput(k, mm)
         return None
@@ -123,6 +127,8 @@ def _dup_vma(k: Kernel, mm: Mm, mpnt: Vma) -> i32:
     vma.vm_flags &= ~VM_LOCKED_MASK
     vma.vm_next = None
     vma.vm_prev = None
+    if vma.vm_flags & VM_HUGETLB:
+        reset_vma_resv_huge_pages(vma)
     _dup_file(vma, mpnt)
     vma_link_list(k, mm, vma)
     if vma.vm_flags & VM_WIPEONFORK:

@@ -6,6 +6,7 @@ from rmap.mm.fault cimport handle_mm_fault
 from rmap.mm.huge.pgtable cimport is_huge_zero_page, pmd_protnone
 from rmap.mm.huge.split_page cimport split_huge_page
 from rmap.mm.huge.split_pmd cimport split_huge_pmd
+from rmap.mm.hugetlb.gup cimport follow_hugetlb_page
 from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.migrate.entries cimport migration_entry_wait, pmd_migration_entry_wait
 from rmap.mm.memory cimport is_zero_pfn, ptep_set_access_flags, vm_normal_page

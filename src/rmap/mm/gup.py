@@ -55,10 +55,12 @@ if not cython.compiled:
         VM_ACCESS_FLAGS,
         VM_FAULT_ERROR,
         VM_FAULT_HWPOISON,
+        VM_FAULT_HWPOISON_LARGE,
         VM_FAULT_OOM,
         VM_FAULT_RETRY,
         VM_FAULT_UFFD,
         VM_FAULT_WRITE,
+        VM_HUGETLB,
         VM_IO,
         VM_LOCKED,
         VM_LOCKONFAULT,
@@ -74,6 +76,7 @@ if not cython.compiled:
     from rmap.mm.huge.pgtable import is_huge_zero_page, pmd_protnone
     from rmap.mm.huge.split_page import split_huge_page
     from rmap.mm.huge.split_pmd import split_huge_pmd
+    from rmap.mm.hugetlb.gup import follow_hugetlb_page
     from rmap.mm.lru import mark_page_accessed, put_page
     from rmap.mm.memory import is_zero_pfn, ptep_set_access_flags, vm_normal_page
     from rmap.mm.migrate.entries import migration_entry_wait, pmd_migration_entry_wait
@@ -260,6 +263,8 @@ def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
     -EEXIST for an entry without a page. With FOLL_GET it has a reference. With FOLL_MIGRATION a
     page that is being moved is waited for.
     """
+    if vma.vm_flags & VM_HUGETLB:
+        return follow_hugetlb_page(k, vma, address, flags)
     ptep: u64 = pte_lookup(k, vma.vm_mm, address)
     if not ptep:
         return 0
@@ -388,7 +393,7 @@ def faultin_page(k: Kernel, vma: Vma, address: u64, unshare: flag, state: GupSta
     if ret & VM_FAULT_ERROR:
         if ret & VM_FAULT_OOM:
             return -ENOMEM
-        if ret & VM_FAULT_HWPOISON and state.flags & FOLL_HWPOISON:
+        if ret & (VM_FAULT_HWPOISON | VM_FAULT_HWPOISON_LARGE) and state.flags & FOLL_HWPOISON:
             return -EHWPOISON
         return -EFAULT
     if ret & VM_FAULT_RETRY:

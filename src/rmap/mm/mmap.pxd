@@ -3,11 +3,17 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.filemap cimport make_file
 from rmap.mm.gup cimport mm_populate
-from rmap.mm.huge.shmem_huge cimport khugepaged_enter_file, mount_huge, shmem_area_offset
+from rmap.mm.huge.shmem_huge cimport khugepaged_enter_file
+from rmap.mm.hugetlb.file cimport hugetlb_align, hugetlb_file_setup, hugetlbfs_evict_inode
+from rmap.mm.hugetlb.file cimport hugetlbfs_file_mmap, is_file_hugepages
+from rmap.mm.hugetlb.pool cimport size_to_hstate
+from rmap.mm.hugetlb.reserve cimport hugetlb_vm_op_close
 from rmap.mm.mlock cimport munlock_vma_pages_all
 from rmap.mm.mmu_gather cimport MmuGather, tlb_finish_mmu, tlb_gather_mmu
-from rmap.mm.mm_types cimport File, Kernel, Mm, Vma
+from rmap.mm.mm_types cimport File, Hstate, Kernel, Mm, Vma
 from rmap.mm.truncate cimport truncate_inode_pages
+from rmap.mm.unmapped_area cimport get_file_area, get_unmapped_area, hugetlb_get_unmapped_area
+from rmap.mm.unmapped_area cimport vm_start_gap
 from rmap.mm.vma cimport (
     find_vma, find_vma_intersection, find_vma_prev, update_hiwater_rss, vm_area_alloc, vma_pages,
     vma_set_page_prot, vma_slot,
@@ -17,14 +23,6 @@ from rmap.mm.vma_merge cimport vma_merge_new_range
 from rmap.mm.zap cimport free_pgtables, unmap_vmas
 
 cpdef u64 page_align(u64 length) noexcept
-cpdef u64 vm_start_gap(Vma vma) except? 0
-cpdef i64 get_unmapped_area(Kernel k, Mm mm, u64 addr, u64 length, u64 flags) except? -1
-cpdef i64 get_file_area(
-    Kernel k, Mm mm, u64 addr, u64 length, u64 pgoff, u64 flags, File file
-) except? -1
-cdef i64 _unmapped_area_topdown(Mm mm, u64 length, u64 low, u64 high) except? -1
-cdef i64 _unmapped_area(Mm mm, u64 length, u64 low, u64 high) except? -1
-
 cpdef u64 calc_vm_prot_bits(u64 prot) noexcept
 cpdef u64 calc_vm_flag_bits(u64 flags) noexcept
 cpdef i64 vm_mmap_pgoff(
@@ -37,9 +35,9 @@ cpdef flag accountable_mapping(u64 vm_flags) noexcept
 cpdef i64 mmap_region(
     Kernel k, Mm mm, File file, u64 addr, u64 length, u64 vm_flags, u64 pgoff
 ) except? -1
-cdef Vma _new_mapping(
-    Kernel k, Mm mm, File file, u64 addr, u64 end, u64 vm_flags, u64 pgoff
-)
+cpdef i32 hstate_sizelog(Kernel k, u64 flags) except? -1
+cdef File _hugetlb_anon_file(Kernel k, u64 length, u64 flags)
+cdef i32 _call_mmap(Kernel k, Mm mm, Vma vma, File file) except? -1
 
 cpdef File shmem_zero_setup(Kernel k, u64 pages)
 cpdef i32 fput(Kernel k, File file) except -1

@@ -21,10 +21,12 @@ if not cython.compiled:
         ENOMEM,
         EOVERFLOW,
         EPERM,
-        HPAGE_PMD_SIZE,
         MAP_FIXED,
         MAP_FIXED_NOREPLACE,
         MAP_GROWSDOWN,
+        MAP_HUGE_MASK,
+        MAP_HUGE_SHIFT,
+        MAP_HUGETLB,
         MAP_LOCKED,
         MAP_NONBLOCK,
         MAP_NORESERVE,
@@ -33,22 +35,22 @@ if not cython.compiled:
         MAP_SHARED,
         MAP_TYPE,
         MAX_MAP_COUNT,
-        MMAP_BASE,
         MMAP_MIN_ADDR,
         PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE,
-        PMD_MASK,
+        PMD_SHIFT,
         PROT_EXEC,
         PROT_READ,
         PROT_WRITE,
-        STACK_GUARD_GAP,
+        PUD_SHIFT,
         TASK_SIZE,
         ULONG_MAX,
         VM_ACCOUNT,
         VM_DATA_DEFAULT_FLAGS,
         VM_EXEC,
         VM_GROWSDOWN,
+        VM_HUGETLB,
         VM_LOCKED,
         VM_LOCKED_MASK,
         VM_MAYEXEC,
@@ -64,11 +66,26 @@ if not cython.compiled:
     )
     from rmap.mm.filemap import make_file
     from rmap.mm.gup import mm_populate
-    from rmap.mm.huge.shmem_huge import khugepaged_enter_file, mount_huge, shmem_area_offset
+    from rmap.mm.huge.shmem_huge import khugepaged_enter_file
+    from rmap.mm.hugetlb.file import (
+        hugetlb_align,
+        hugetlb_file_setup,
+        hugetlbfs_evict_inode,
+        hugetlbfs_file_mmap,
+        is_file_hugepages,
+    )
+    from rmap.mm.hugetlb.pool import size_to_hstate
+    from rmap.mm.hugetlb.reserve import hugetlb_vm_op_close
     from rmap.mm.mlock import munlock_vma_pages_all
-    from rmap.mm.mm_types import File, Kernel, Mm, Vma
+    from rmap.mm.mm_types import File, Hstate, Kernel, Mm, Vma
     from rmap.mm.mmu_gather import MmuGather, tlb_finish_mmu, tlb_gather_mmu
     from rmap.mm.truncate import truncate_inode_pages
+    from rmap.mm.unmapped_area import (
+        get_file_area,
+        get_unmapped_area,
+        hugetlb_get_unmapped_area,
+        vm_start_gap,
+    )
     from rmap.mm.vma import (
         find_vma,
         find_vma_intersection,
@@ -85,7 +102,7 @@ if not cython.compiled:
     from rmap.scalar import flag, i32, i64, u64
 
 
-# ---------------------------------------------------------------- where to map
+# ---------------------------------------------------------------- mmap
 
 
 def page_align(length: u64) -> u64:
@@ -93,112 +110,6 @@ def page_align(length: u64) -> u64:
     if length > ULONG_MAX - (PAGE_SIZE - 1):
         return 0
     return (length + (PAGE_SIZE - 1)) & PAGE_MASK
-
-
-def vm_start_gap(vma: Vma) -> u64:
-    """The lowest address that belongs to a VMA, with the gap that a stack keeps below itself."""
-    if not vma.vm_flags & VM_GROWSDOWN:
-        return vma.vm_start
-    return vma.vm_start - STACK_GUARD_GAP if vma.vm_start > STACK_GUARD_GAP else 0
-
-
-def get_unmapped_area(k: Kernel, mm: Mm, addr: u64, length: u64, flags: u64) -> i64:
-    """Choose the address of a mapping; a negative errno if there is no room (mm/mmap.c:2031).
-
-    The address that is asked for, if it is MAP_FIXED or free; otherwise below everything that was
-    mapped so, and if there is no room, from below (arch/x86/kernel/sys_x86_64.c).
-    """
-    vma: Vma
-    found: i64
-    if length > TASK_SIZE:
-        return -ENOMEM
-    if flags & MAP_FIXED:
-        if addr > TASK_SIZE - length:
-            return -ENOMEM
-        if addr & (PAGE_SIZE - 1):
-            return -EINVAL
-        return addr
-    addr &= PAGE_MASK
-    if addr and addr <= TASK_SIZE - length:
-        vma = find_vma(k, mm, addr)
-        if vma is None or addr + length <= vm_start_gap(vma):
-            return addr
-    found = _unmapped_area_topdown(mm, length, PAGE_SIZE, MMAP_BASE)
-    if found < 0:
-        found = _unmapped_area(mm, length, TASK_SIZE // 3 & PAGE_MASK, TASK_SIZE)
-    return found
-
-
-def get_file_area(
-    k: Kernel, mm: Mm, addr: u64, length: u64, pgoff: u64, flags: u64, file: File | None
-) -> i64:
-    """The same for whatever is mapped: shared memory is shifted so that PMDs can map it.
-
-    get_unmapped_area() with shmem_get_unmapped_area() (mm/shmem.c, v4.18). `file` is ``None`` for
-    anonymous memory, be it shared.
-    """
-    found: i64 = get_unmapped_area(k, mm, addr, length, flags)
-    huge: i32 = k.shmem_enabled
-    if found < 0 or addr or flags & MAP_FIXED:
-        return found
-    if file is not None:
-        if not file.f_mapping.shmem:
-            return found
-        huge = mount_huge(k, file.f_mapping)
-    elif not flags & MAP_SHARED:
-        return found
-    place: u64 = found
-    offset: u64 = shmem_area_offset(k, huge, length, pgoff)
-    if offset == ULONG_MAX or place & ~PMD_MASK == offset:
-        return found
-    inflated: i64 = get_unmapped_area(k, mm, 0, length + HPAGE_PMD_SIZE - PAGE_SIZE, flags)
-    if inflated < 0:
-        return found
-    place = inflated
-    if place & ~PMD_MASK > offset:
-        place += HPAGE_PMD_SIZE
-    place = (place & PMD_MASK) + offset
-    return found if place > TASK_SIZE - length else place
-
-
-def _unmapped_area_topdown(mm: Mm, length: u64, low: u64, high: u64) -> i64:
-    """The end of the highest hole in ``[low, high)`` that is large enough, less the length."""
-    above: i64 = vma_slot(mm, high)
-    top: u64 = high
-    slot: i64
-    vma: Vma
-    if above < len(mm.vmas):
-        vma = mm.vmas[above]
-        if vm_start_gap(vma) < top:
-            top = vm_start_gap(vma)
-    for slot in range(above - 1, -1, -1):
-        vma = mm.vmas[slot]
-        if top >= low + length and top - length >= vma.vm_end:
-            return top - length
-        if vm_start_gap(vma) < top:
-            top = vm_start_gap(vma)
-    if top < low + length:
-        return -ENOMEM
-    return top - length
-
-
-def _unmapped_area(mm: Mm, length: u64, low: u64, high: u64) -> i64:
-    """The start of the lowest hole in ``[low, high)`` that is large enough."""
-    bottom: u64 = low
-    slot: i64
-    vma: Vma
-    for slot in range(vma_slot(mm, low), len(mm.vmas)):
-        vma = mm.vmas[slot]
-        if bottom + length <= vm_start_gap(vma) and bottom + length <= high:
-            return bottom
-        if vma.vm_end > bottom:
-            bottom = vma.vm_end
-    if bottom + length > high:
-        return -ENOMEM
-    return bottom
-
-
-# ---------------------------------------------------------------- mmap
 
 
 def calc_vm_prot_bits(prot: u64) -> u64:
@@ -234,17 +145,56 @@ def vm_mmap_pgoff(
         In bytes; the address is a wish unless `flags` has MAP_FIXED.
     pgoff
         Where in the file, in pages.
+
+    MAP_HUGETLB asks for huge pages, of the size that `flags` has at MAP_HUGE_SHIFT.
     """
+    made: File = None
+    if file is not None:
+        if is_file_hugepages(file):
+            length = hugetlb_align(file, length)
+        elif flags & MAP_HUGETLB:
+            return -EINVAL
+    elif flags & MAP_HUGETLB:
+        if not hstate_sizelog(k, flags):
+            return -EINVAL
+        made = _hugetlb_anon_file(k, length, flags)
+        if made is None:
+            return -ENOMEM
+        file = made
+        length = hugetlb_align(file, length)
     mm.mmap_sem.down_write()
     mapped: i64 = do_mmap(k, mm, addr, length, prot, flags, file, pgoff)
     populate: flag = flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
     if flags & MAP_LOCKED or mm.def_flags & VM_LOCKED:
         populate = True
     mm.mmap_sem.up_write()
+    if made is not None:
+        fput(k, made)
     if populate and mapped >= 0:
         # What cannot be faulted in now will be later, or not; mmap() does not tell.
         mm_populate(k, mm, mapped, page_align(length))
     return mapped
+
+
+def hstate_sizelog(k: Kernel, flags: u64) -> i32:
+    """log2 of the page size that the flags of a mapping with MAP_HUGETLB ask for; 0 for none."""
+    shift: i32 = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK
+    if shift == 0 or shift == PMD_SHIFT:
+        return PMD_SHIFT
+    return PUD_SHIFT if shift == PUD_SHIFT else 0
+
+
+def _hugetlb_anon_file(k: Kernel, length: u64, flags: u64) -> File | None:
+    """Make the file behind a mapping with MAP_HUGETLB that has none (HUGETLB_ANON_FILE).
+
+    Mapping it promises its pages, not making it.
+    """
+    h: Hstate = size_to_hstate(k, hstate_sizelog(k, flags) - PAGE_SHIFT)
+    pages: u64 = (length + PAGE_SIZE - 1) >> PAGE_SHIFT
+    file: File = hugetlb_file_setup(k, "anon_hugepage", h, pages, VM_NORESERVE)
+    if file is not None:
+        file.anonymous = True
+    return file
 
 
 def do_mmap(
@@ -273,7 +223,11 @@ def do_mmap(
     if flags & MAP_TYPE == MAP_SHARED and file is None:
         # An object of its own, mapped from its beginning.
         pgoff = 0
-    place: i64 = get_file_area(k, mm, addr, length, pgoff, flags, file)
+    place: i64
+    if is_file_hugepages(file):
+        place = hugetlb_get_unmapped_area(k, mm, file, addr, length, flags)
+    else:
+        place = get_file_area(k, mm, addr, length, pgoff, flags, file)
     if place < 0:
         return place
     addr = place
@@ -316,17 +270,21 @@ def mmap_region(
     while find_vma_intersection(k, mm, addr, end) is not None:
         if do_munmap(k, mm, addr, length):
             return -ENOMEM
-    if accountable_mapping(vm_flags):
+    if accountable_mapping(vm_flags) and not is_file_hugepages(file):
         vm_flags |= VM_ACCOUNT
     prev: Vma = find_vma_prev(k, mm, addr)
     vma: Vma = vma_merge_new_range(k, mm, prev, addr, end, vm_flags, file, pgoff, None)
+    error: i32 = 0
     if vma is None:
-        vma = _new_mapping(k, mm, file, addr, end, vm_flags, pgoff)
+        vma = vm_area_alloc(k, mm, addr, end, vm_flags, pgoff)
         if vma is None:
             return -ENOMEM
+        error = _call_mmap(k, mm, vma, file)
+        if error:
+            return error
     mm.total_vm += length >> PAGE_SHIFT
     if vm_flags & VM_LOCKED:
-        if vm_flags & VM_SPECIAL:
+        if vma.vm_flags & (VM_SPECIAL | VM_HUGETLB):
             vma.vm_flags &= ~VM_LOCKED_MASK
         else:
             mm.locked_vm += length >> PAGE_SHIFT
@@ -338,21 +296,20 @@ def mmap_region(
     return addr
 
 
-def _new_mapping(
-    k: Kernel, mm: Mm, file: File | None, addr: u64, end: u64, vm_flags: u64, pgoff: u64
-) -> Vma | None:
-    """Make a VMA for a mapping and link it; ``None`` without memory."""
-    vma: Vma = vm_area_alloc(k, mm, addr, end, vm_flags, pgoff)
-    if vma is None:
-        return None
+def _call_mmap(k: Kernel, mm: Mm, vma: Vma, file: File | None) -> i32:
+    """Give a new VMA its file, let that map itself, and link the VMA; 0 or a negative errno."""
+    error: i32
     if file is not None:
+        if is_file_hugepages(file):
+            error = hugetlbfs_file_mmap(k, file, vma)
+            if error:
+                return error
         get_file(file)
         vma.vm_file = file
-    elif vm_flags & VM_SHARED:
-        vma.vm_file = shmem_zero_setup(k, (end - addr) >> PAGE_SHIFT)
+    elif vma.vm_flags & VM_SHARED:
+        vma.vm_file = shmem_zero_setup(k, (vma.vm_end - vma.vm_start) >> PAGE_SHIFT)
     vma_link(k, mm, vma)
-    khugepaged_enter_file(k, vma)
-    return vma
+    return khugepaged_enter_file(k, vma)
 
 
 def shmem_zero_setup(k: Kernel, pages: u64) -> File:
@@ -372,9 +329,12 @@ def fput(k: Kernel, file: File) -> i32:
     """
     file.f_count -= 1
     if file.f_count == 0 and file.anonymous:
-        truncate_inode_pages(k, file.f_mapping, 0)
-        if file.f_mapping.shrinkable:
-            k.shmem_shrinklist.remove(file.f_mapping)
+        if is_file_hugepages(file):
+            hugetlbfs_evict_inode(k, file.f_mapping)
+        else:
+            truncate_inode_pages(k, file.f_mapping, 0)
+            if file.f_mapping.shrinkable:
+                k.shmem_shrinklist.remove(file.f_mapping)
         k.files.remove(file)
         k.mappings[file.f_mapping.handle] = None
     return 0
@@ -501,6 +461,8 @@ def _remove_vma_list(k: Kernel, mm: Mm, vma: Vma | None) -> i32:
 def remove_vma(k: Kernel, vma: Vma) -> Vma | None:
     """Free a VMA that is in no list and no tree; returns the next one (mm/mmap.c:167, v4.18)."""
     next: Vma = vma.vm_next
+    if vma.vm_flags & VM_HUGETLB:
+        hugetlb_vm_op_close(k, vma)
     if vma.vm_file is not None:
         fput(k, vma.vm_file)
     return next

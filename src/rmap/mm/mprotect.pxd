@@ -8,6 +8,7 @@ from rmap.mm.huge.change cimport change_huge_pmd
 from rmap.mm.huge.pgtable cimport pmd_trans_unstable
 from rmap.mm.huge.split_pmd cimport __split_huge_pmd
 from rmap.mm.memory cimport vm_normal_page
+from rmap.mm.hugetlb.protect cimport hugetlb_change_protection
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmap cimport calc_vm_prot_bits, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end

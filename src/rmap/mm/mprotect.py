@@ -51,11 +51,12 @@ if not cython.compiled:
         VM_WRITE,
         PG_anon_exclusive,
     )
-    from rmap.mm.bug import BUG, WARN
+    from rmap.mm.bug import WARN
     from rmap.mm.gup import populate_vma_page_range
     from rmap.mm.huge.change import change_huge_pmd
     from rmap.mm.huge.pgtable import pmd_trans_unstable
     from rmap.mm.huge.split_pmd import __split_huge_pmd
+    from rmap.mm.hugetlb.protect import hugetlb_change_protection
     from rmap.mm.memory import vm_normal_page
     from rmap.mm.mm_types import Kernel, Mm, Vma
     from rmap.mm.mmap import calc_vm_prot_bits, page_align
@@ -112,7 +113,7 @@ def change_protection(
     address: u64 = start
     stop: u64
     if vma.vm_flags & VM_HUGETLB:
-        BUG("mprotect.c change_protection: a hugetlb VMA")
+        return hugetlb_change_protection(k, vma, start, end, newprot)
     inc_tlb_flush_pending(k, mm)
     while address < end:
         stop = ((address >> PUD_SHIFT) << PUD_SHIFT) + PUD_SIZE

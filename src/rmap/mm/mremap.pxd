@@ -9,7 +9,8 @@ from rmap.mm.huge.change cimport move_huge_pmd
 from rmap.mm.huge.pgtable cimport pmd_trans_unstable
 from rmap.mm.huge.split_pmd cimport split_huge_pmd
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.mmap cimport do_munmap, get_file_area, get_unmapped_area, page_align
+from rmap.mm.mmap cimport do_munmap, page_align
+from rmap.mm.unmapped_area cimport get_file_area, get_unmapped_area
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.pgtable cimport (

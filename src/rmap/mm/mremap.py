@@ -53,7 +53,7 @@ if not cython.compiled:
     from rmap.mm.huge.split_pmd import split_huge_pmd
     from rmap.mm.ksm.unmerge import unmerge_ksm_pages
     from rmap.mm.mm_types import Kernel, Mm, Vma
-    from rmap.mm.mmap import do_munmap, get_file_area, get_unmapped_area, page_align
+    from rmap.mm.mmap import do_munmap, page_align
     from rmap.mm.mmu_notifier import (
         mmu_notifier_invalidate_range_end,
         mmu_notifier_invalidate_range_start,
@@ -70,6 +70,7 @@ if not cython.compiled:
         set_pte_at,
     )
     from rmap.mm.tlb import flush_tlb_batched_pending, flush_tlb_range
+    from rmap.mm.unmapped_area import get_file_area, get_unmapped_area
     from rmap.mm.vma import find_vma, vma_is_anonymous, vma_pages
     from rmap.mm.vma_adjust import split_vma, vma_adjust
     from rmap.mm.vma_merge import VmaCopy, copy_vma, vma_merge

@@ -52,6 +52,8 @@ cpdef u64 pud_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pmd_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pte_offset(Kernel k, u64 pmd, u64 address) except? 0
 cpdef u64 pte_lookup(Kernel k, Mm mm, u64 address) except? 0
+cpdef u64 leaf_lookup(Kernel k, Mm mm, u64 address) except? 0
+cpdef u64 leaf_part(Kernel k, Mm mm, u64 address, u64 leaf) except? 0
 cpdef u64 pte_alloc(Kernel k, Mm mm, u64 address) except? 0
 cpdef u64 pte_alloc_map(Kernel k, Mm mm, u64 pmd, u64 address) except? 0
 cpdef i32 free_pgd_range(Kernel k, Mm mm, u64 start, u64 end, u64 floor, u64 ceiling) except -1

@@ -31,12 +31,15 @@ if not cython.compiled:
         _PAGE_USER,
         MAX_SWAPFILES,
         NR_PAGETABLE,
+        PAGE_MASK,
         PAGE_SHIFT,
         PGDIR_SHIFT,
+        PMD_MASK,
         PMD_SHIFT,
         PTE_NONE_IGNORES,
         PTE_PFN_MASK,
         PTRS_PER_PTE,
+        PUD_MASK,
         PUD_SHIFT,
         SWP_DEVICE_READ,
         SWP_DEVICE_WRITE,
@@ -311,7 +314,8 @@ def _descend_alloc(k: Kernel, mm: Mm, entry: u64) -> u64:
     if base:
         return base
     if k.pt[entry] & _PAGE_PSE:
-        BUG("a table is wanted where an entry maps a huge page")
+        # A huge page has the place of the table.
+        return 0
     row: u64 = pte_alloc_row(k, mm)
     if not row:
         return 0
@@ -379,6 +383,24 @@ def pte_lookup(k: Kernel, mm: Mm, address: u64) -> u64:
     if not pmd:
         return 0
     return pte_offset(k, pmd, address)
+
+
+def leaf_lookup(k: Kernel, mm: Mm, address: u64) -> u64:
+    """The entry of a huge page, PMD or PUD, that covers an address for a processor; 0 for none."""
+    slot: u64 = pud_offset(k, mm, address)
+    huge: u64 = _PAGE_PRESENT | _PAGE_PSE
+    if slot and k.pt[slot] & huge != huge:
+        slot = pmd_offset(k, mm, address)
+        if slot and k.pt[slot] & huge != huge:
+            slot = 0
+    return slot
+
+
+def leaf_part(k: Kernel, mm: Mm, address: u64, leaf: u64) -> u64:
+    """Where in the huge page of that entry the address lies, in bytes, down to a small page."""
+    if leaf == pmd_offset(k, mm, address):
+        return address & ~PMD_MASK & PAGE_MASK
+    return address & ~PUD_MASK & PAGE_MASK
 
 
 def pte_alloc(k: Kernel, mm: Mm, address: u64) -> u64:

@@ -6,6 +6,8 @@ from rmap.mm.anon_vma cimport (
     anon_vma_lock_write, anon_vma_merge, anon_vma_unlock_write, unlink_anon_vmas,
 )
 from rmap.mm.bug cimport BUG, WARN
+from rmap.mm.hugetlb.pool cimport hstate_vma, huge_page_size
+from rmap.mm.hugetlb.reserve cimport hugetlb_vm_op_open
 from rmap.mm.i_mmap cimport remove_shared_vm_struct, vma_link_file
 from rmap.mm.interval_tree cimport interval_tree_insert, interval_tree_remove
 from rmap.mm.mm_types cimport AddressSpace, AnonVma, File, Kernel, Mm, Vma

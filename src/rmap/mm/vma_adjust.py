@@ -22,14 +22,18 @@ if not cython.compiled:
         unlink_anon_vmas,
     )
     from rmap.mm.bits import (
+        EINVAL,
         ENOMEM,
         HPAGE_PMD_SIZE,
         MAX_MAP_COUNT,
         PAGE_SHIFT,
         PMD_MASK,
+        VM_HUGETLB,
     )
     from rmap.mm.bug import BUG, WARN
     from rmap.mm.huge.split_pmd import split_huge_pmd_address
+    from rmap.mm.hugetlb.pool import hstate_vma, huge_page_size
+    from rmap.mm.hugetlb.reserve import hugetlb_vm_op_open
     from rmap.mm.i_mmap import remove_shared_vm_struct, vma_link_file
     from rmap.mm.interval_tree import interval_tree_insert, interval_tree_remove
     from rmap.mm.mm_types import AddressSpace, AnonVma, File, Kernel, Mm, Vma
@@ -315,9 +319,12 @@ def split_vma_at(k: Kernel, mm: Mm, vma: Vma, address: u64, new_below: i32) -> i
     """Cut a VMA in two at an address inside it: __split_vma() (mm/mmap.c:2640).
 
     With `new_below` the new VMA is the lower part, so that `vma` goes on as the upper one. Does
-    not look at the limit of VMAs. Returns 0 or -ENOMEM, undone. The new VMA has the chain of the
-    old one before the border moves, so that its pages are never out of reach.
+    not look at the limit of VMAs. Returns 0, or -ENOMEM or -EINVAL, undone. The new VMA has the
+    chain of the old one before the border moves, so that its pages are never out of reach.
     """
+    if vma.vm_flags & VM_HUGETLB and address & (huge_page_size(hstate_vma(vma)) - 1):
+        # hugetlb_vm_op_split(): not through a huge page.
+        return -EINVAL
     new: Vma = vm_area_dup(k, vma)
     if new is None:
         return -ENOMEM
@@ -331,6 +338,8 @@ def split_vma_at(k: Kernel, mm: Mm, vma: Vma, address: u64, new_below: i32) -> i
         return error if k.profile.failed_clone_fails_split else 0
     if new.vm_file is not None:
         get_file(new.vm_file)
+    if new.vm_flags & VM_HUGETLB:
+        hugetlb_vm_op_open(new)
     if new_below:
         pgoff: u64 = vma.vm_pgoff + ((address - new.vm_start) >> PAGE_SHIFT)
         error = vma_adjust(k, vma, address, vma.vm_end, pgoff, new)

@@ -7,6 +7,7 @@ from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.huge.change cimport zap_huge_pmd
 from rmap.mm.huge.pgtable cimport pmd_trans_unstable
 from rmap.mm.huge.split_pmd cimport __split_huge_pmd
+from rmap.mm.hugetlb.unmap cimport unmap_hugepage_range_final
 from rmap.mm.i_mmap cimport unlink_file_vma
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.lru cimport mark_page_accessed, put_page

@@ -38,10 +38,11 @@ if not cython.compiled:
         VM_PFNMAP,
         VM_SEQ_READ,
     )
-    from rmap.mm.bug import BUG, BUG_PAGE
+    from rmap.mm.bug import BUG_PAGE
     from rmap.mm.huge.change import zap_huge_pmd
     from rmap.mm.huge.pgtable import pmd_trans_unstable
     from rmap.mm.huge.split_pmd import __split_huge_pmd
+    from rmap.mm.hugetlb.unmap import unmap_hugepage_range_final
     from rmap.mm.i_mmap import unlink_file_vma
     from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
     from rmap.mm.lru import mark_page_accessed, put_page
@@ -159,7 +160,7 @@ def unmap_single_vma(
     if first >= last:
         return 0
     if vma.vm_flags & VM_HUGETLB:
-        BUG("memory.c unmap_single_vma: hugetlb VMAs have their own way")
+        return unmap_hugepage_range_final(k, tlb, vma, first, last)
     unmap_page_range(k, tlb, vma, first, last, details)
     if vma.vm_flags & (VM_PFNMAP | VM_MIXEDMAP) and not tlb.fullmm:
         # A driver finds whom it has to unmap by rmap, which forgets the VMA before the last flush.
@@ -388,6 +389,8 @@ def free_pgtables(k: Kernel, tlb: MmuGather, vma: Vma | None, floor: u64, ceilin
         unlink_file_vma(vma)
         # VMAs close together are likely to share tables: one descent for all of them.
         while following is not None and following.vm_start <= vma.vm_end + PMD_SIZE:
+            if (vma.vm_flags | following.vm_flags) & VM_HUGETLB:
+                break
             vma = following
             following = vma.vm_next
             unlink_anon_vmas(k, vma)
