@@ -132,6 +132,7 @@ def expected_vmstat(facts: Recount) -> dict[str, int]:
     shmem = {page for mapping in shared for _, page in facts.pages_of(mapping)}
     cached = np.zeros(len(mapped), np.bool_)
     cached[list(set(facts.cached_pages) - shmem)] = True
+    cached &= ~facts.hugetlb
     huge = facts.flagged(PG_head) & ~facts.hugetlb
     return {
         "NR_ANON_MAPPED": int((mapped & facts.anon).sum()) + _counted_twice(facts),

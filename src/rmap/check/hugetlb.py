@@ -104,9 +104,11 @@ def usage(facts: Recount) -> Iterator[str]:
     """HugetlbPages of /proc/PID/status, of which rss knows nothing.
 
     Not of a machine where tables are, or were, shared: there, whoever is first to touch a page
-    counts it, and whoever is last to leave the table counts it off.
+    counts it, and whoever is last to leave the table counts it off. Nor without the quirk
+    `hugetlb_usage_starts_at_zero`, where a forked mm begins with its parent's.
     """
-    if facts.kernel.pmd_table_was_shared:
+    k = facts.kernel
+    if k.pmd_table_was_shared or not k.profile.hugetlb_usage_starts_at_zero:
         return
     found = Counter[int]()
     for entries, pages in (

@@ -156,6 +156,8 @@ def follow_page_mask(k: Kernel, vma: Vma, address: u64, state: GupState) -> i64:
     """
     page: i64 = 0
     state.page_mask = 0
+    if vma.vm_flags & VM_HUGETLB:
+        return follow_hugetlb_page(k, vma, address, state.flags)
     pmd: u64 = pmd_offset(k, vma.vm_mm, address)
     if not pmd or k.pt[pmd] & (_PAGE_PRESENT | _PAGE_PSE) == _PAGE_PRESENT:
         return follow_page_pte(k, vma, address, state.flags)
@@ -263,8 +265,6 @@ def follow_page_pte(k: Kernel, vma: Vma, address: u64, flags: u64) -> i64:
     -EEXIST for an entry without a page. With FOLL_GET it has a reference. With FOLL_MIGRATION a
     page that is being moved is waited for.
     """
-    if vma.vm_flags & VM_HUGETLB:
-        return follow_hugetlb_page(k, vma, address, flags)
     ptep: u64 = pte_lookup(k, vma.vm_mm, address)
     if not ptep:
         return 0

@@ -31,6 +31,7 @@ from rmap.model.errors import (
     UserfaultPending,
 )
 from rmap.model.file import FileHandle
+from rmap.model.hugetlb import HugePages, Hugetlb, HugetlbFile
 from rmap.model.machine import Machine, Mapping, Walk
 from rmap.model.pin import Pin
 from rmap.model.process import Process
@@ -42,6 +43,9 @@ __all__ = [
     "FailPlan",
     "Failure",
     "FileHandle",
+    "HugePages",
+    "Hugetlb",
+    "HugetlbFile",
     "KernelBug",
     "Kill",
     "Machine",

@@ -47,6 +47,7 @@ from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
 from rmap.model.khugepaged import MOUNT_HUGE, KhugepagedHandle
+from rmap.model.hugetlb import Hugetlb
 from rmap.model.ksm import KsmHandle
 from rmap.model.process import Process
 from rmap.model.running import Running
@@ -143,6 +144,7 @@ class Machine:
         self._balancing = False
         self.ksm = KsmHandle(self)
         self.khugepaged = KhugepagedHandle(self)
+        self.hugetlb = Hugetlb(self)
         self._cgroups: dict[str, Cgroup] = {"/": Cgroup(self, self.kernel.memcgs[0])}
 
     # ------------------------------------------------------------ running

@@ -49,6 +49,9 @@ from rmap.mm.bits import (
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_GROWSDOWN,
+    MAP_HUGE_1GB,
+    MAP_HUGE_2MB,
+    MAP_HUGETLB,
     MAP_LOCKED,
     MAP_POPULATE,
     MAP_PRIVATE,
@@ -80,6 +83,10 @@ KINDS = {
     "shared": MAP_SHARED | MAP_ANONYMOUS,
     "file": MAP_SHARED,
     "fileprivate": MAP_PRIVATE,
+    "hugetlb": MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB,
+    "hugetlbshared": MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB,
+    "hugetlb1G": MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_1GB,
+    "hugetlb1Gshared": MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_1GB,
 }
 #: Advice by name, as `Process.madvise` takes it.
 ADVICE = {
@@ -225,7 +232,8 @@ class Process:
             Letters of ``rwx``, or ``none``.
         kind
             ``anon`` (private), ``shared`` (anonymous, shared with children), ``file`` (shared)
-            or ``fileprivate``; the last two need `file`.
+            or ``fileprivate``; the last two need `file`. Of huge pages out of a pool: ``hugetlb``
+            (private), ``hugetlbshared``; the same with ``1G`` behind ``hugetlb`` of the larger.
         pgoff
             Offset in the file, in pages.
         addr
@@ -236,7 +244,7 @@ class Process:
         """
         if kind not in KINDS:
             raise ValueError(f"no kind of mapping {kind!r}; known: {', '.join(KINDS)}")
-        if (file is None) != (kind in ("anon", "shared")):
+        if (file is None) != (KINDS[kind] & MAP_ANONYMOUS != 0):
             raise ValueError(
                 f"a mapping of kind {kind} {'needs a' if file is None else 'has no'} file"
             )

@@ -29,4 +29,5 @@ cpdef i32 remove_inode_hugepages(Kernel k, AddressSpace mapping, u64 start, u64 
 cdef i32 _remove_one(Kernel k, AddressSpace mapping, u64 idx, u64 page, flag truncate_op) except? -1
 cpdef i32 hugetlb_vmtruncate(Kernel k, File file, u64 pages) except? -1
 cpdef i32 hugetlbfs_punch_hole(Kernel k, File file, u64 offset, u64 length) except? -1
+cpdef i32 hugetlbfs_unlink(Kernel k, File file) except? -1
 cpdef i32 hugetlbfs_evict_inode(Kernel k, AddressSpace mapping) except? -1

@@ -306,6 +306,17 @@ def hugetlbfs_punch_hole(k: Kernel, file: File, offset: u64, length: u64) -> i32
     return 0
 
 
+def hugetlbfs_unlink(k: Kernel, file: File) -> i32:
+    """Take a file's name away: it ends with its last mapping, or now if it has none."""
+    file.anonymous = True
+    file.f_count -= 1
+    if file.f_count == 0:
+        hugetlbfs_evict_inode(k, file.f_mapping)
+        k.files.remove(file)
+        k.mappings[file.f_mapping.handle] = None
+    return 0
+
+
 def hugetlbfs_evict_inode(k: Kernel, mapping: AddressSpace) -> i32:
     """A file ends that nobody has open or mapped: give its pages and promises back."""
     remove_inode_hugepages(k, mapping, 0, ULONG_MAX)
