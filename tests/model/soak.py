@@ -309,6 +309,10 @@ FIXES = (
     "shmem_pmd_counts_shmem",
     "zap_dirties_huge_shmem",
     "collapse_shmem_repairs",
+    "hugetlb_unmap_unshares",
+    "hugetlb_fork_skips_shared",
+    "hugetlb_usage_starts_at_zero",
+    "hugetlb_unshare_flushes",
 )
 #: v4.18 with what was repaired later, so that nothing is to be found.
 FIXED = profile("4.18", **dict.fromkeys(FIXES, True))

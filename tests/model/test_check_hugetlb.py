@@ -16,6 +16,7 @@ from rmap.mm.anon_vma import __anon_vma_prepare as anon_vma_prepare
 from rmap.mm.hugetlb.pool import dequeue_huge_page, set_max_huge_pages
 from rmap.mm.mm_types import File, ResvMap, Vma
 from rmap.mm.pgtable import pmd_alloc, pud_alloc
+from rmap.mm.profile import profile
 from rmap.model import Machine, Process
 from tests.model.huge_scene import BASE, HUGE, LEAF, TABLE
 
@@ -28,7 +29,8 @@ class HugetlbScene:
     """
 
     def __init__(self) -> None:
-        self.machine = Machine(ram=8192, cpus=2, swap=0)
+        kind = profile("4.18", hugetlb_usage_starts_at_zero=True)
+        self.machine = Machine(ram=8192, cpus=2, swap=0, profile=kind)
         self.k = k = self.machine.kernel
         self.pool = k.hstates[0]
         with self.machine.kthread("pool"):
