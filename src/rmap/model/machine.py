@@ -46,8 +46,8 @@ from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
 from rmap.model.file import FileHandle
-from rmap.model.khugepaged import MOUNT_HUGE, KhugepagedHandle
 from rmap.model.hugetlb import Hugetlb
+from rmap.model.khugepaged import MOUNT_HUGE, KhugepagedHandle
 from rmap.model.ksm import KsmHandle
 from rmap.model.process import Process
 from rmap.model.running import Running
