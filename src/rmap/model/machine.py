@@ -26,8 +26,10 @@ from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AnonVma, Kernel, MemCgroup, Mm, Task, Vma
 from rmap.mm.page import (
     PageAnon,
+    PageHuge,
     PageSwapBacked,
     PageSwapCache,
+    PageTransCompound,
     compound_head,
     get_page_unless_zero,
     lock_page,
@@ -41,7 +43,7 @@ from rmap.mm.profile import KernelProfile, profile
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.shrink_page_list import ReclaimResult
 from rmap.mm.swap import add_to_swap
-from rmap.model import broken, movement
+from rmap.model import broken, movement, thp
 from rmap.model.broken import Failure
 from rmap.model.cgroup import Cgroup
 from rmap.model.errors import check
@@ -279,6 +281,21 @@ class Machine:
         """
         return movement.migrate(self, pages, mode)
 
+    def split_huge_page(self, page: int) -> bool:
+        """Split a huge page, of which `page` is any part, into small ones; whether it could be.
+
+        It stays whole if anybody has a reference that is no mapping: a pin, isolation.
+        ``ValueError`` if the page is no part of one that can be split.
+        """
+        return thp.split_huge_page(self, page)
+
+    def shrink_deferred(self) -> int:
+        """Split huge pages of which parts are unmapped, as reclaim has it done; returns how many.
+
+        The memory of those parts is free then.
+        """
+        return thp.shrink_deferred(self)
+
     def compact(self) -> movement.Compacted:
         """Move what can be moved to the end of memory, so that the beginning becomes free."""
         return movement.compact(self)
@@ -313,6 +330,10 @@ class Machine:
         An anonymous page gets a swap slot first, if there is one; without it, it stays mapped.
         """
         with self.kthread("unmap") as k:
+            huge = PageTransCompound(k, page) and not PageHuge(k, page)
+            # As reclaim has it: what is huge is unmapped part by part.
+            if huge and not thp.split_huge_page(self, page):
+                return False
             if not get_page_unless_zero(k, page):
                 return True
             lock_page(k, page)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The settings of transparent huge pages (/sys/kernel/mm/transparent_hugepage)."""
+"""Transparent huge pages: settings (/sys/kernel/mm/transparent_hugepage), and splitting."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ from rmap.mm.bits import (
     THP_DEFRAG_NEVER,
     THP_MADVISE,
     THP_NEVER,
+)
+from rmap.mm.huge import split_page
+from rmap.mm.huge.pgtable import is_huge_zero_page
+from rmap.mm.lru import put_page
+from rmap.mm.page import (
+    PageHuge,
+    PageTransCompound,
+    compound_head,
+    get_page,
+    lock_page,
+    unlock_page,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +116,30 @@ class HugePageSettings:
 
     def __repr__(self) -> str:
         return f"<transparent huge pages: {self.enabled}, defrag {self.defrag}>"
+
+
+def split_huge_page(machine: Machine, page: int) -> bool:
+    """Split a huge page, of which `page` is any part. See `Machine.split_huge_page`."""
+    with machine.kthread("split") as k:
+        if not 0 < page <= k.nr_pages or not PageTransCompound(k, page) or PageHuge(k, page):
+            raise ValueError(f"{page:#x} is no part of a transparent huge page")
+        if is_huge_zero_page(k, compound_head(k, page)):
+            raise ValueError(f"{page:#x} is part of the huge zero page, which stays whole")
+        get_page(k, page)
+        lock_page(k, page)
+        split = split_page.split_huge_page(k, page) == 0
+        unlock_page(k, page)
+        put_page(k, page)
+    return split
+
+
+def shrink_deferred(machine: Machine) -> int:
+    """Split what is queued for it. See `Machine.shrink_deferred`."""
+    with machine.kthread("kswapd") as k:
+        waiting = split_page.deferred_split_count(k)
+        if waiting == 0:
+            return 0
+        return max(int(split_page.deferred_split_scan(k, waiting)), 0)
 
 
 def _word(words: dict[str, int], number: int) -> str:
