@@ -147,6 +147,7 @@ class HugeScene:
         with self.machine.kthread("alloc"):
             k.huge_zero_page = alloc_pages(k, 1, HPAGE_PMD_ORDER)
         k.huge_zero_refcount = 2
+        process.mm.has_huge_zero_page = True
         pmd = pmd_alloc(k, process.mm, address)
         k.pt[pmd] = k.huge_zero_page << PAGE_SHIFT | LEAF
         self.keep_table(process, pmd)

@@ -14,12 +14,23 @@ from rmap.mm.bits import (
     MAPPING_HANDLE_SHIFT,
     PAGE_MAPPING_FLAGS,
     SWP_HWPOISON,
+    PG_head,
+    PG_huge,
     PG_hwpoison,
     PG_lru,
     PG_reserved,
 )
+from rmap.mm.huge import split_page as split
+from rmap.mm.huge.split_page import deferred_split_scan
+from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AddressSpace
-from rmap.mm.page import compound_head, page_to_pgoff
+from rmap.mm.page import (
+    compound_head,
+    get_page_unless_zero,
+    page_to_pgoff,
+    trylock_page,
+    unlock_page,
+)
 from rmap.mm.pgtable import (
     is_swap_pte,
     non_swap_entry,
@@ -29,12 +40,28 @@ from rmap.mm.pgtable import (
     swp_offset,
     swp_type,
 )
-from rmap.model import Process, SyscallError
+from rmap.model import Machine, Process, SyscallError
 from tests.model.layout import PAGE, at
 from tests.model.looking import Looking, Op, entry_of
 
 #: So many pages are broken at once.
 BROKEN = 3
+
+
+def split_huge_page(machine: Machine, page: int) -> bool:
+    """Split the huge page that a page is part of, if it is one; whether it was split."""
+    with machine.kthread("split") as k:
+        head = int(compound_head(k, page))
+        if not k.pg_flags[head] & PG_head or k.pg_flags[head] & PG_huge:
+            return False
+        if not get_page_unless_zero(k, head):
+            return False
+        done = False
+        if trylock_page(k, head):
+            done = split.split_huge_page(k, head) == 0
+            unlock_page(k, head)
+        put_page(k, head)
+        return done
 
 
 class KernelOps(Looking):
@@ -73,6 +100,33 @@ class KernelOps(Looking):
                 ksm.max_page_sharing = (2, 3, 256)[op.arg // 16 % 3]
         else:
             ksm.scan(1 + op.arg // 16 % 40 if op.arg % 2 else None)
+
+    # ------------------------------------------------------------ huge pages
+
+    def do_thp(self, op: Op) -> None:
+        """Say where memory is to be huge."""
+        thp = self.machine.thp
+        if op.arg // 4 % 2 == 0:
+            thp.enabled = ("always", "madvise", "never", "always")[op.arg % 4]
+        else:
+            thp.shmem_enabled = ("always", "within_size", "advise", "never")[op.arg % 4]
+        thp.use_zero_page = op.arg // 8 % 4 != 1
+
+    def do_collapse(self, op: Op) -> None:
+        """Let khugepaged look at some pages."""
+        self.machine.khugepaged.state.max_ptes_none = (511, 511, 200, 0)[op.arg // 3 % 4]
+        self.machine.khugepaged((64, 700, 4096)[op.arg % 3])
+
+    def do_split(self, op: Op) -> None:
+        """Split the huge page of a place."""
+        page = self.some_page(op)
+        if page:
+            split_huge_page(self.machine, page)
+
+    def do_shrink(self, op: Op) -> None:
+        """Split what is queued for that."""
+        with self.machine.kthread("shrink") as k:
+            deferred_split_scan(k, 1 + op.arg % 8)
 
     # ------------------------------------------------------------ moving
 

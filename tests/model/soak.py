@@ -22,9 +22,19 @@ from rmap.check import FlushViolation
 from rmap.mm.bug import KernelBug
 from rmap.mm.profile import KernelProfile, profile
 from rmap.sync.core import Deadlock, LockViolation
-from tests.model.layout import BASE, HEAP, STACK, WINDOW
+from tests.model.layout import (
+    BASE,
+    CELLS,
+    HEAP,
+    HUGE_WINDOW,
+    OFFSETS,
+    STACK,
+    WINDOW,
+    in_huge,
+    room,
+)
 from tests.model.looking import Wrong
-from tests.model.world import FILE_PAGES, Op, World
+from tests.model.world import ADVICE, FILE_PAGES, Op, World
 
 #: What ends a walk as a failure: of the model, of its locking, or of what it should be.
 FAILURES = (
@@ -40,12 +50,26 @@ WEIGHTS = {
     "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1.5,
     "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
     "ksm": 3, "migrate": 2, "compact": 0.7, "break": 0.4, "mend": 0.3,
+    "thp": 0.1, "collapse": 0.1, "split": 0.1, "shrink": 0.1,
 }  # fmt: skip
 #: The same for walks that are about anon_vmas: what makes them, cuts and joins VMAs, and ends both.
 FAMILIES = {
     "fork": 6, "exit": 4, "mprotect": 3, "munmap": 0.3, "mremap": 0.5, "mmap": 0.3, "madvise": 0.3,
     "write": 2, "read": 0.5, "reclaim": 0.3, "exec": 0.1, "spawn": 0.1,
 }  # fmt: skip
+#: For walks that are about huge pages: what maps, cuts, splits and joins them.
+HUGE = {
+    "spawn": 0.3, "fork": 3, "exec": 0.2, "exit": 2,
+    "mmap": 3, "munmap": 3, "mprotect": 3, "mremap": 3,
+    "madvise": 5, "mlock": 1, "munlock": 1,
+    "write": 8, "read": 4, "pin": 1, "unpin": 1, "userfault": 0.3,
+    "file_write": 1, "file_read": 0.5, "truncate": 0.7,
+    "reclaim": 3, "age": 1, "swapoff": 0.5, "idle": 0.3, "fail": 1,
+    "ksm": 1, "migrate": 2, "compact": 0.5, "break": 0.3, "mend": 0.2,
+    "thp": 1.5, "collapse": 2, "split": 2, "shrink": 1,
+}  # fmt: skip
+#: Walks are of so many kinds, by their seeds.
+KINDS = 4
 #: So many processes live at once.
 CROWD = 6
 #: Longest walk, and after how many operations the world is compared.
@@ -73,8 +97,11 @@ class Failure:
 class Walker:
     """Draws the operations of one walk, of processes that live as far as it can tell."""
 
-    def __init__(self, seed: int, weights: Mapping[str, float], swarm: bool = True) -> None:
+    def __init__(
+        self, seed: int, weights: Mapping[str, float], swarm: bool = True, huge: bool = False
+    ) -> None:
         self.rng = random.Random(seed)
+        self.huge = huge
         self.alive = [1]
         self.born = 1
         self.names = list(weights)
@@ -89,6 +116,15 @@ class Walker:
 
     def ops(self, count: int) -> list[Op]:
         """Memory to work on, then whatever is drawn."""
+        if self.huge:
+            setting = self.rng.choice((0, 0, 1, 2))
+            kind = self.rng.choice((0, 0, 0, 2, 3, 4))
+            ops = [
+                Op("thp", 0, 0, 1, setting), Op("mmap", 1, CELLS, HUGE_WINDOW, kind),
+                Op("madvise", 1, CELLS, HUGE_WINDOW, ADVICE.index("hugepage")),
+                Op("write", 1, CELLS + self.first, HUGE_WINDOW // 2, 1),
+            ]  # fmt: skip
+            return ops + [self.draw() for _ in range(count)]
         ops = [Op("mmap", 1, self.first, self.size, 0), Op("write", 1, self.first, self.size)]
         return ops + [self.draw() for _ in range(count)]
 
@@ -108,13 +144,17 @@ class Walker:
             self.alive.remove(who)
         page = self.page()
         pages = rng.choice((1, 1, 1, 2, 3, 5, 8))
-        pages = min(pages, WINDOW - page) if page < WINDOW else 1
+        if in_huge(page) and rng.random() < 0.3:
+            page, pages = page - (page - CELLS) % len(OFFSETS), len(OFFSETS)  # a whole block
+        pages = min(pages, room(page))
         return Op(name, who, page, pages, rng.randrange(4800))
 
     def page(self) -> int:
         """Draw a page: often of the memory that there was first."""
         rng = self.rng
         chance = rng.random()
+        if self.huge and chance < 0.8:
+            return CELLS + rng.randrange(HUGE_WINDOW)
         if chance < 0.04:
             return (STACK - BASE) // 4096 + rng.randrange(2)
         if chance < 0.6:
@@ -124,10 +164,12 @@ class Walker:
 
 def walk(seed: int) -> list[Op]:
     """The operations of one walk."""
-    families = seed % 4 == 0
-    walker = Walker(seed, FAMILIES if families else WEIGHTS, swarm=not families)
-    ram = walker.rng.choice((96, 128, 200, 400))
-    boot = Op("boot", seed % 3, 0, ram, walker.rng.choice((16, 64, 128)))
+    families, huge = seed % KINDS == 0, seed % KINDS == 2
+    weights = FAMILIES if families else HUGE if huge else WEIGHTS
+    walker = Walker(seed, weights, swarm=not families, huge=huge)
+    ram = walker.rng.choice((1600, 2200, 3200) if huge else (96, 128, 200, 400))
+    swap = walker.rng.choice((64, 600, 1500) if huge else (16, 64, 128))
+    boot = Op("boot", seed % 3, 0, ram, swap)
     return [boot, *walker.ops(walker.rng.randrange(STEPS // 4, STEPS))]
 
 
@@ -249,7 +291,7 @@ def sort_of(error: BaseException) -> str:
 
 def soak(
     kind: KernelProfile, seed: int, steps: int = 0, seconds: float = 0,
-    say: Callable[[str], object] = lambda text: None,
+    say: Callable[[str], object] = lambda text: None, only: int = -1,
 ) -> tuple[int, Failure | None]:  # fmt: skip
     """Walk until so many operations were done, so much time is over, or a walk goes wrong.
 
@@ -258,6 +300,9 @@ def soak(
     start, done, walks = time.monotonic(), 0, 0
     shown = start
     while (not steps or done < steps) and (not seconds or time.monotonic() - start < seconds):
+        if only >= 0 and (seed + walks) % KINDS != only:
+            walks += 1
+            continue
         ops = walk(seed + walks)
         error = replay(ops, kind, LOOK_EVERY)
         done += len(ops)
@@ -282,6 +327,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--kind", type=int, default=-1, metavar="REMAINDER",
+                        help="only walks of this kind: seed modulo 4")  # fmt: skip
     options = parser.parse_args()
     quirks = dict.fromkeys((*FIXES, *options.on), True) | dict.fromkeys(options.off, False)
     kind = profile(options.profile, **quirks)
@@ -290,7 +337,7 @@ def main() -> int:
         print(text, file=sys.stderr, flush=True)
 
     say(f"profile {kind.name}, from seed {options.seed}; {FILE_PAGES=} {HEAP=} {WINDOW=}")
-    done, failure = soak(kind, options.seed, options.steps, options.seconds, say)
+    done, failure = soak(kind, options.seed, options.steps, options.seconds, say, options.kind)
     if failure is None:
         print(f"{done:,} operations, nothing wrong")
         return 0

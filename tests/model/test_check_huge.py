@@ -199,6 +199,16 @@ def a_page_of_a_file_is_queued(s: HugeScene) -> None:
     s.k.deferred_split_queue[s.box] = bits.SPLIT_QUEUED
 
 
+@breaks("huge-zero-page")
+def a_reference_to_the_huge_zero_page_is_lost(s: HugeScene) -> None:
+    s.k.huge_zero_refcount -= 1
+
+
+@breaks("huge-zero-page")
+def an_mm_maps_the_huge_zero_page_without_a_reference(s: HugeScene) -> None:
+    s.parent.mm.has_huge_zero_page = False
+
+
 # ---------------------------------------------------------------- what is counted
 
 
@@ -244,8 +254,9 @@ def a_huge_page_is_one_page_of_its_list(s: HugeScene) -> None:
 
 
 @breaks("mlocked")
-def a_huge_page_is_mlocked_that_no_locked_vma_maps(s: HugeScene) -> None:
+def a_huge_page_is_mlocked_that_nobody_maps(s: HugeScene) -> None:
     s.k.pg_flags[s.alone] |= bits.PG_mlocked
+    s.k.pt[s.pmd(s.parent, s.private)] = 0
 
 
 # ---------------------------------------------------------------- translations

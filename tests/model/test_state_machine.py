@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rmap.mm.profile import profile
-from tests.model.layout import BASE, STACK, WINDOW
+from tests.model.layout import BASE, CELLS, HUGE_WINDOW, OFFSETS, STACK, WINDOW, room
 from tests.model.looking import Wrong
 from tests.model.soak import (
     CROWD,
@@ -35,9 +35,12 @@ from tests.model.world import Op, World
 VULNERABLE = profile("4.18", **dict.fromkeys(FIXES, True) | {"separate_reuse_counters": False})
 
 PAGES = st.one_of(
-    st.integers(0, WINDOW - 1), st.sampled_from([(STACK - BASE) // 4096 + n for n in range(2)])
+    st.integers(0, WINDOW - 1),
+    st.integers(CELLS, CELLS + HUGE_WINDOW - 1),
+    st.sampled_from([(STACK - BASE) // 4096 + n for n in range(2)]),
 )
-LENGTHS = st.integers(1, 8)
+PLACES = st.one_of(st.integers(0, WINDOW - 1), st.integers(CELLS, CELLS + HUGE_WINDOW - 1))
+LENGTHS = st.one_of(st.integers(1, 8), st.just(len(OFFSETS)))
 ARGS = st.integers(0, 4799)
 
 
@@ -52,15 +55,18 @@ class Machine(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        pages=st.integers(2, 16), at=st.integers(0, 8), ram=st.sampled_from((96, 200, 400)),
+        pages=st.integers(2, 16), at=st.integers(0, 8), ram=st.sampled_from((96, 200, 400, 2000)),
         swap=st.sampled_from((16, 128)),
     )  # fmt: skip
     def begin(self, pages: int, at: int, ram: int, swap: int) -> None:
         self.world = World(FIXED, ram, swap, watched=at % 2 == 1)
         self.world.do(Op("mmap", 1, at, pages))
+        if ram == 2000:
+            self.world.do(Op("thp", 0, 0, 1, at))
+            self.world.do(Op("mmap", 1, CELLS, HUGE_WINDOW, at))
 
     def do(self, name: str, data: st.DataObject, page: int, pages: int = 1, arg: int = 0) -> None:
-        pages = min(pages, WINDOW - page) if page < WINDOW else 1
+        pages = min(pages, room(page))
         self.world.do(Op(name, some(data.draw, self.world), page, pages, arg))
 
     def next_number(self) -> int:
@@ -82,7 +88,7 @@ class Machine(RuleBasedStateMachine):
         self.do(name, data, 0)
 
     @precondition(lambda self: self.world.alive)
-    @rule(data=st.data(), page=st.integers(0, WINDOW - 1), pages=LENGTHS, arg=ARGS)
+    @rule(data=st.data(), page=PLACES, pages=LENGTHS, arg=ARGS)
     def mmap(self, data: st.DataObject, page: int, pages: int, arg: int) -> None:
         self.do("mmap", data, page, pages, arg)
 
@@ -127,6 +133,14 @@ class Machine(RuleBasedStateMachine):
     )  # fmt: skip
     def kernel(self, name: str, page: int, arg: int) -> None:
         self.world.do(Op(name, 0, page, 1, arg))
+
+    @precondition(lambda self: self.world.alive)
+    @rule(
+        data=st.data(), name=st.sampled_from(("thp", "collapse", "split", "shrink", "migrate")),
+        page=PLACES, pages=LENGTHS, arg=ARGS,
+    )  # fmt: skip
+    def huge(self, data: st.DataObject, name: str, page: int, pages: int, arg: int) -> None:
+        self.do(name, data, page, pages, arg)
 
     @invariant()
     def is_what_it_must_be(self) -> None:

@@ -118,7 +118,7 @@ class World(KernelOps):
             handle = self.machine.file(f"file{number}", FILE_PAGES, shmem=shmem)
             self.files.append((handle, Store(FILE_PAGES)))
         if ram >= HUGE_RAM:
-            box = self.machine.file("box", BOX_PAGES, shmem=True)
+            box = self.machine.file("box", BOX_PAGES, shmem=True, huge="always")
             self.files.append((box, Store(BOX_PAGES)))
         self.group = self.machine.cgroup("small", limit=ram // 8)
         if watched:
@@ -240,7 +240,7 @@ class World(KernelOps):
             return
         kind = ("anon", "anon", "shared", "file", "fileprivate")[op.arg % 5]
         prot = PROTS[op.arg // 5 % len(PROTS)]
-        handle, store = self.files[2 if in_huge(op.page) else op.arg // 25 % 2]
+        handle, store = self.files[-1 if in_huge(op.page) else op.arg // 25 % 2]
         file = handle if kind in ("file", "fileprivate") else None
         pgoff = self.offset_for(op) if file else 0
         length = size(op.page, op.pages)

@@ -121,3 +121,19 @@ def deferred_split(facts: Recount) -> Iterator[str]:
             yield f"page {page:#x} was taken from the queue to be split, and not put back"
         if not huge[page] or facts.kernel.pg_refcount[page] <= 0:
             yield f"page {page:#x} is queued to be split, and no anonymous huge page in use"
+
+
+@invariant("huge-zero-page", "the huge zero page has a reference of each mm that ever mapped it")
+def huge_zero_page(facts: Recount) -> Iterator[str]:
+    """huge_zero_refcount: one for the shrinker that keeps it, one for each mm until it exits."""
+    k = facts.kernel
+    users = sum(bool(mm.has_huge_zero_page) for mm in facts.mms)
+    found = users + 1 if k.huge_zero_page else 0
+    if k.huge_zero_refcount != found:
+        yield f"huge_zero_refcount {k.huge_zero_refcount}, found {found}"
+    if users and not k.huge_zero_page:
+        yield f"{users} mms have a huge zero page that there is not"
+    for number in np.unique(facts.special.huge.mm).tolist():
+        mm = facts.mms[number]
+        if not mm.has_huge_zero_page:
+            yield f"mm {mm.ident} ({mm.comm}) maps the huge zero page and holds no reference"

@@ -135,7 +135,9 @@ def expected_vmstat(facts: Recount) -> dict[str, int]:
     cached &= ~facts.hugetlb
     huge = facts.flagged(PG_head) & ~facts.hugetlb
     return {
-        "NR_ANON_MAPPED": int((mapped & facts.anon).sum()) + _counted_twice(facts),
+        "NR_ANON_MAPPED": int((mapped & facts.anon).sum())
+        + _counted_twice(facts)
+        + int(k.anon_mapped_twice),
         "NR_FILE_MAPPED": int((mapped & ~facts.anon).sum()),
         "NR_ANON_THPS": int((whole & facts.anon).sum()),
         "NR_SHMEM_PMDMAPPED": int((whole & ~facts.anon).sum()),
@@ -171,7 +173,8 @@ def _counted_twice(facts: Recount) -> int:
     """Pages that NR_ANON_MAPPED has once for a small entry and once for a huge one.
 
     Where a migration gave back both sorts of entries of a huge page, it has no PG_double_map, and
-    each sort counts its own first mapping.
+    each sort counts its own first mapping. When then the huge entry is split, the count for it
+    stays, though its pages were counted already (`Kernel.anon_mapped_twice`).
     """
     both = (facts.pmd_counts > 0) & facts.anon & ~facts.double_mapped
     if not both.any():
@@ -182,11 +185,16 @@ def _counted_twice(facts: Recount) -> int:
 
 @invariant("mlocked", "a page that is mlocked is mapped by a VMA that is locked (I24)")
 def mlocked(facts: Recount) -> Iterator[str]:
-    """The other way round is not so: a page may be in a locked VMA, and reclaim finds out."""
+    """The other way round is not so: a page may be in a locked VMA, and reclaim finds out.
+
+    A huge page stays mlocked when who locked it gets a copy, and others have it still: v4.18
+    munlocks only small pages then. Splitting its PMD ends that.
+    """
     mapped = facts.mapped.where(facts.mapped.vma >= 0)
     locked = np.array([bool(vma.vm_flags & VM_LOCKED) for vma in facts.vmas], np.bool_)
     held = np.zeros(len(facts.mapping), np.bool_)
     held[facts.head[mapped.pfn[locked[mapped.vma]]]] = True
+    held |= facts.pmd_counts > 0
     if facts.kernel.zero_page:
         # KSM mlocks the zero page when it takes the place of one in a locked VMA (mm/ksm.c, v4.18).
         held[facts.kernel.zero_page] = True

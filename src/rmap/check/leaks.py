@@ -33,7 +33,7 @@ def _leftovers(facts: Recount) -> Iterator[str]:
         yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
     kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
     kept |= set(np.flatnonzero(facts.flagged(PG_reserved)).tolist())
-    kept |= set(k.poisoned)
+    kept |= {*k.poisoned, k.huge_zero_page}
     found = facts.flagged(PG_lru)
     found[list(k.poisoned)] = True
     cached = {page: slot for page, slot in facts.swap_cache.items() if found[page]}

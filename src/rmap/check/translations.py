@@ -24,6 +24,7 @@ from rmap.mm.bits import (
     PTE_PFN_MASK,
 )
 from rmap.mm.mm_types import Kernel, Mm
+from rmap.mm.pgtable import pte_present
 from rmap.mm.tlb import tlb_entries
 
 
@@ -56,10 +57,10 @@ def translation(k: Kernel, mm: Mm, address: int) -> int:
     value = 0
     for shift in (*UPPER_LEVELS, PAGE_SHIFT):
         value = int(k.pt[base + (address >> shift) % TABLE])
+        if value & _PAGE_PSE and shift > PAGE_SHIFT and pte_present(value):
+            return value + (address % (1 << shift) & PAGE_MASK)
         if not value & _PAGE_PRESENT:
             break
-        if value & _PAGE_PSE and shift > PAGE_SHIFT:
-            return value + (address % (1 << shift) & PAGE_MASK)
         base = ((value & PTE_PFN_MASK) >> PAGE_SHIFT) * TABLE
     return value
 

@@ -545,7 +545,8 @@ class Kernel:
 
         `pmd_huge_pte` has the page tables that are kept for the huge PMDs of a table of PMDs, in
         the order in which they came: row of that table to rows. `deferred_split_queue` is the huge
-        pages to be split, oldest first: head to ``SPLIT_``.
+        pages to be split, oldest first: head to ``SPLIT_``. `anon_mapped_twice` is for checkers: by
+        how many pages NR_ANON_MAPPED is too large for good, which v4.18 lets happen.
         """
         self.thp_enabled = THP_NEVER
         self.thp_defrag = THP_DEFRAG_MADVISE
@@ -555,6 +556,7 @@ class Kernel:
         self.huge_zero_refcount = 0
         self.pmd_huge_pte = {}
         self.deferred_split_queue = {}
+        self.anon_mapped_twice = 0
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
         self.shmem_shrinklist = []

@@ -295,7 +295,7 @@ class _Snapshot:
         )
         flags[np.asarray(k.pg_refcount) == 0] |= np.uint64(Kpf.BUDDY)
         large = facts.flagged(bits.PG_head | bits.PG_tail)
-        flags[large & ~facts.flagged(bits.PG_huge)] |= np.uint64(Kpf.THP)
+        flags[large & ~facts.hugetlb] |= np.uint64(Kpf.THP)
         flags[large] &= ~np.uint64(Kpf.BUDDY)
         if k.zero_page:
             flags[k.zero_page] |= np.uint64(Kpf.ZERO_PAGE)

@@ -44,6 +44,7 @@ if not cython.compiled:
         TTU_SPLIT_HUGE_PMD,
         ULONG_MAX,
         PG_dirty,
+        PG_double_map,
         PG_head,
         PG_idle,
         PG_tail,
@@ -147,7 +148,10 @@ def _split_tail(k: Kernel, head: u64, tail: u64, lruvec: LruVec, pages: list | N
     if sched.exploring:
         sched_point(OP_RMW, FIELD_PAGE_FLAGS, tail)
     flags: u32 = k.pg_flags[head]
-    k.pg_flags[tail] = (k.pg_flags[tail] & ~PG_tail) | (flags & PAGE_FLAGS_CLONED_AT_SPLIT)
+    # What the first tail had for all of them goes as well.
+    k.pg_flags[tail] = (k.pg_flags[tail] & ~(PG_tail | PG_double_map)) | (
+        flags & PAGE_FLAGS_CLONED_AT_SPLIT
+    )
     if sched.checking:
         # It is locked like its head, by whoever has that one.
         lock_acquired(RANK_PAGE_LOCK, tail, WRITE_MODE, True)

@@ -18,6 +18,7 @@ from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_only_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport compound_mapcount_add_negative, page_count, page_ref_add
+from rmap.mm.page cimport PageDoubleMap
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
 from rmap.mm.pgtable cimport assert_pte_locked, is_write_migration_entry, pte_mkold

@@ -55,6 +55,7 @@ if not cython.compiled:
     from rmap.mm.page import (
         PageAnon,
         PageDirty,
+        PageDoubleMap,
         PageFlag,
         PageLocked,
         SetPage,
@@ -340,6 +341,8 @@ def _fill_table(
     ptep: u64
     entry: u64
     i: u64
+    # Where a migration gave PMDs and PTEs back, NR_ANON_MAPPED has such parts twice for good.
+    alone: flag = not PageDoubleMap(k, split.page)
     for i in range(HPAGE_PMD_NR):
         page = split.page + i
         ptep = row * PTRS_PER_PTE + i
@@ -361,8 +364,8 @@ def _fill_table(
         if not pte_none(ptep_get(k, ptep)):
             BUG("huge_memory.c:2296 __split_huge_pmd_locked: a table set aside is not empty")
         set_pte_at(k, mm, start + i * PAGE_SIZE, ptep, entry)
-        if counts:
-            mapcount_inc_and_test(k, page)
+        if counts and not mapcount_inc_and_test(k, page) and alone:
+            k.anon_mapped_twice += 1
     return 0
 
 

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What long runs of `tests.model.soak` have found, cut down: operations that once went wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.model.looking import Op
+from tests.model.soak import FIXED, replay
+
+FOUND = {
+    "the second page of a huge file page keeps PG_double_map when it is split": [
+        Op("boot", 1, 0, 3200, 1500),
+        Op("mmap", 1, 100, 1, 3),
+        Op("write", 1, 100, 1, 0),
+        Op("split", 1, 0, 1, 0),
+    ],
+    "PMD and PTEs that a migration gave back are counted, and then the PMD is split": [
+        Op("boot", 2, 0, 2200, 1500),
+        Op("thp"),
+        Op("mmap", 1, 100, 18, 0),
+        Op("write", 1, 104),
+        Op("fork", 1, 4),
+        Op("mmap", 1, 108, 1, 0),
+        Op("migrate", 1),
+        Op("write", 4, 100),
+    ],
+    "a huge entry is made PROT_NONE": [
+        Op("boot", 1, 0, 3200, 600),
+        Op("mmap", 1, 100, 36, 3),
+        Op("write", 1, 100, 12, 1),
+        Op("mprotect", 1, 100, 12, 2314),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_it_goes_right(what: str) -> None:
+    error = replay(FOUND[what], FIXED)
+    assert error is None, error
