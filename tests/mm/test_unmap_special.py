@@ -207,12 +207,12 @@ def test_public_device_memory_does_not_migrate(k: Kernel) -> None:
 
 @pytest.mark.parametrize("soft_dirty", [0, _PAGE_SOFT_DIRTY])
 @pytest.mark.parametrize(
-    ("repaired", "check"), [(False, r"rmap.c:1409"), (True, "put_page of device memory")]
+    ("repaired", "check"), [(False, r"rmap.c:1409"), (True, "that no device has")]
 )
 def test_private_device_memory_is_found_but_not_put_here(
     repaired: bool, check: str, soft_dirty: int
 ) -> None:
-    """Its entry is replaced; what becomes of the page is for a machine that has such memory."""
+    """Its entry is replaced; `test_device_private.py` has machines that have such memory."""
     k = world(device_private_subpage=repaired)
     vma = process(k)
     page = touch(k, vma)

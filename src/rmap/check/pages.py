@@ -36,6 +36,7 @@ from rmap.mm.bits import (
     PG_swapbacked,
     PG_swapcache,
     PG_tail,
+    PG_zone_device,
 )
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.mm_types import IntervalNode, IntervalRoot, Kernel, Vma
@@ -111,6 +112,8 @@ def refcount(facts: Recount) -> Iterator[str]:
         found[page] += 1
     for page in facts.continuation_pages:
         found[page] += 1
+    # A device has one to each page of its memory.
+    found[facts.flagged(PG_zone_device)] += 1
     # Set aside for good, by a reference that is nobody's: the zero pages.
     found[facts.flagged(PG_reserved)] += 1
     if facts.huge_zero_page > 0:

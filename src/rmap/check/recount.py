@@ -209,7 +209,7 @@ class Recount:
     @cached_property
     def head(self) -> I64:
         """compound_head() of every page frame: itself, but for tails."""
-        frames = np.arange(self.kernel.nr_pages + 1, dtype=np.int64)
+        frames = np.arange(len(self.kernel.pg_flags), dtype=np.int64)
         linked = np.asarray(self.kernel.pg_lru_next).astype(np.int64)
         return np.where(self.flagged(PG_tail) & (linked <= self.kernel.nr_pages), linked, frames)
 
@@ -267,7 +267,7 @@ class Recount:
     @cached_property
     def pgoff(self) -> U64:
         """page_to_pgoff() of every page frame: where in its file, or anonymous area, it is."""
-        frames = np.arange(self.kernel.nr_pages + 1, dtype=np.int64)
+        frames = np.arange(len(self.kernel.pg_flags), dtype=np.int64)
         index = np.asarray(self.kernel.pg_index)
         found = index[self.head] + (frames - self.head).astype(np.uint64)
         for head in np.flatnonzero(self.flagged(PG_huge) & self.flagged(PG_head)).tolist():
@@ -285,7 +285,7 @@ class Recount:
         return sizes
 
     def _count(self, pages: I64) -> I64:
-        return np.bincount(pages, minlength=self.kernel.nr_pages + 1)
+        return np.bincount(pages, minlength=len(self.kernel.pg_flags))
 
     def flagged(self, bit: int) -> Bools:
         """Of every page frame, whether a page flag is set."""

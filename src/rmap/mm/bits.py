@@ -495,6 +495,12 @@ MR_COMPACTION = 0
 MR_MEMORY_FAILURE = 1
 MR_MEMORY_HOTPLUG = 2
 MR_SYSCALL = 3
+# What migrate_vma() notes of each page of its range (include/linux/migrate.h).
+MIGRATE_PFN_MIGRATE = 0x2
+MIGRATE_PFN_LOCKED = 0x4
+MIGRATE_PFN_WRITE = 0x8
+MIGRATE_PFN_DEVICE = 0x10
+MIGRATE_PFN_SHIFT = 6
 # Compaction (include/linux/compaction.h): what came of an attempt, how long after failures the
 # next one may be put off, and how many pages it isolates at once.
 COMPACT_SKIPPED = 1

@@ -314,6 +314,8 @@ def copy_nonpresent_pte(
         get_page(k, page)
         copy.rss[mm_counter(k, page)] += 1
         page_dup_rmap(k, page, False)
+        if copy.exclusive:
+            ClearPage(k, page, PG_anon_exclusive)
         if swp_type(entry) == SWP_DEVICE_WRITE and copy.cow:
             pte = swp_entry_to_pte(swp_entry(SWP_DEVICE_READ, page))
             set_pte_at(k, copy.src_mm, address, src_pte, pte)

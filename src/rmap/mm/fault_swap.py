@@ -34,7 +34,7 @@ if not cython.compiled:
         PG_swapbacked,
         PG_uptodate,
     )
-    from rmap.mm.bug import BUG
+    from rmap.mm.bug import BUG_PAGE
     from rmap.mm.content import copy_page_content
     from rmap.mm.fault_wp import do_wp_page
     from rmap.mm.ksm.stable import StableNode, ksm_of, page_stable_node
@@ -42,6 +42,7 @@ if not cython.compiled:
         activate_page,
         lru_cache_add,
         lru_cache_add_active_or_unevictable,
+        page_pagemap,
         put_page,
     )
     from rmap.mm.memcg import mem_cgroup_try_charge
@@ -53,7 +54,7 @@ if not cython.compiled:
     )
     from rmap.mm.migrate.entries import migration_entry_wait
     from rmap.mm.mlock_page import mlock_vma_page_counted
-    from rmap.mm.mm_types import AnonVma, Kernel, Mm, SwapInfo, Vma
+    from rmap.mm.mm_types import AnonVma, DevicePagemap, Kernel, Mm, SwapInfo, Vma
     from rmap.mm.page import (
         PageFlag,
         PageHWPoison,
@@ -85,6 +86,7 @@ if not cython.compiled:
         pte_unlock,
         ptep_get,
         set_pte_at,
+        swp_offset,
         swp_type,
     )
     from rmap.mm.rmap_counts import do_page_add_anon_rmap, page_add_new_anon_rmap
@@ -178,9 +180,20 @@ def do_non_swap_entry(k: Kernel, vmf: VmFault, entry: u64) -> i32:
     if is_hwpoison_entry(entry):
         return VM_FAULT_HWPOISON
     if is_device_private_entry(entry):
-        BUG("memory.c do_swap_page: no device has this memory")
+        return device_private_entry_fault(k, vmf, swp_offset(entry))
     print_bad_pte(k, vmf.vma, vmf.address, vmf.orig_pte, 0)
     return VM_FAULT_SIGBUS
+
+
+def device_private_entry_fault(k: Kernel, vmf: VmFault, page: u64) -> i32:
+    """A fault on a page that only a device reaches: its driver brings it back (kernel/memremap.c).
+
+    The entry may have changed since it was looked at, and the page belong to nobody by now.
+    """
+    pagemap: DevicePagemap = page_pagemap(k, page)
+    if pagemap is None:
+        BUG_PAGE("memremap.c device_private_entry_fault: no device has this memory", page)
+    return pagemap.fault(k, vmf.vma, vmf.address, page)
 
 
 # ---------------------------------------------------------------- finding the page

@@ -41,6 +41,7 @@ SITES = (
     "rmap_item",
     "stable_node",
     "migration_target",
+    "device_page",
 )
 #: The site of a rule that is asked about every allocation.
 ANY = "*"

@@ -14,14 +14,16 @@ from rmap.mm.huge.deferred cimport forget_deferred_split
 from rmap.mm.hugetlb.pool cimport free_huge_page
 from rmap.mm.memcg cimport mem_cgroup_uncharge
 from rmap.mm.mm_inline cimport add_page_to_lru_list_tail
-from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, Vma
-from rmap.mm.page cimport page_mapping
+from rmap.mm.mm_types cimport AddressSpace, DevicePagemap, Kernel, LruVec, Vma
+from rmap.mm.page cimport page_mapping, set_page_mapping
 from rmap.mm.page_alloc cimport free_compound_page, free_unref_page
 
 cpdef i32 put_page(Kernel k, u64 page) except -1
 cpdef i32 put_single_page(Kernel k, u64 page) except -1
 cdef i32 _page_cache_release(Kernel k, u64 page) except -1
 cdef i32 _put_compound_page(Kernel k, u64 page) except -1
+cpdef i32 put_zone_device_page(Kernel k, u64 page) except -1
+cpdef DevicePagemap page_pagemap(Kernel k, u64 page)
 cpdef i32 destroy_compound_page(Kernel k, u64 head) except -1
 cdef i32 _del_freed_page(Kernel k, u64 page) except -1
 cpdef i32 release_pages(Kernel k, u32[::1] pages, i64 count) except -1

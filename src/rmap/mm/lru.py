@@ -65,7 +65,7 @@ if not cython.compiled:
         page_off_lru,
         update_page_reclaim_stat,
     )
-    from rmap.mm.mm_types import AddressSpace, Kernel, LruVec, Vma
+    from rmap.mm.mm_types import AddressSpace, DevicePagemap, Kernel, LruVec, Vma
     from rmap.mm.page import (
         ClearPage,
         PageAnon,
@@ -77,6 +77,7 @@ if not cython.compiled:
         hpage_nr_pages,
         page_mapping,
         put_page_testzero,
+        set_page_mapping,
     )
     from rmap.mm.page_alloc import free_compound_page, free_unref_page
     from rmap.scalar import flag, i32, i64, u32, u64
@@ -136,7 +137,7 @@ def _put_compound_page(k: Kernel, page: u64) -> i32:
     """put_page() of a compound page, or of device memory (__put_compound_page())."""
     head: u64 = compound_head(k, page)
     if k.pg_flags[head] & PG_zone_device:
-        BUG_PAGE("mm.h:902 put_page of device memory", page)
+        return put_zone_device_page(k, page)
     if not put_page_testzero(k, head):
         return 0
     return destroy_compound_page(k, head)
@@ -150,6 +151,36 @@ def destroy_compound_page(k: Kernel, head: u64) -> i32:
     forget_deferred_split(k, head)
     mem_cgroup_uncharge(k, head)
     return free_compound_page(k, head)
+
+
+def put_zone_device_page(k: Kernel, page: u64) -> i32:
+    """Drop a reference to a page in memory of a device; its last but one is the device's.
+
+    put_zone_device_private_or_public_page(), kernel/memremap.c (v4.18).
+    """
+    if sched.exploring:
+        sched_point(OP_RMW, FIELD_REFCOUNT, page)
+    if k.pg_refcount[page] <= 1:
+        BUG_PAGE("memremap.c put_page of a device's page that is free", page)
+    k.pg_refcount[page] -= 1
+    if k.pg_refcount[page] > 1:
+        return 0
+    ClearPage(k, page, PG_active)
+    set_page_mapping(k, page, 0)
+    mem_cgroup_uncharge(k, page)
+    pagemap: DevicePagemap = page_pagemap(k, page)
+    if pagemap is None:
+        BUG_PAGE("memremap.c put_page of a device's page that no device has", page)
+    return pagemap.page_free(k, page)
+
+
+def page_pagemap(k: Kernel, page: u64) -> DevicePagemap:
+    """The memory of a device that a page is of (page->pgmap); ``None`` for RAM."""
+    pagemap: DevicePagemap
+    for pagemap in k.device_pagemaps:
+        if pagemap.start <= page and page <= pagemap.end:
+            return pagemap
+    return None
 
 
 def release_pages(k: Kernel, pages: Any, count: i64) -> i32:

@@ -197,6 +197,11 @@ cdef class Reclaimer:
     cpdef i64 try_to_free_pages(self, Kernel k, MemCgroup memcg, i64 wanted) except? -1
     cpdef flag compact(self, Kernel k, i32 order, flag wait) except? -1
 
+cdef class DevicePagemap:
+    cdef public u64 start, end
+    cpdef i32 page_free(self, Kernel k, u64 page) except -1
+    cpdef i32 fault(self, Kernel k, Vma vma, u64 address, u64 page) except -1
+
 cdef class Kernel:
     cdef public KernelProfile profile
     cdef public object reuse_rule
@@ -220,6 +225,7 @@ cdef class Kernel:
     cdef public u64 free_last
     cdef public u16[::1] block_free
     cdef public list free_blocks
+    cdef public list device_pagemaps
     cdef public u64 compact_migrate_pfn
     cdef public u64 compact_free_pfn
     cdef public i32 compact_considered
@@ -284,4 +290,5 @@ cdef class Kernel:
     cdef public list kills
     cdef public list shmem_shrinklist
     cpdef grow_tables(self)
+    cpdef add_device_memory(self, DevicePagemap pagemap, u64 flags)
     cpdef u64 next_serial(self)

@@ -27,6 +27,7 @@ if not cython.compiled:
         SHMEM_HUGE_NEVER,
         THP_DEFRAG_MADVISE,
         THP_NEVER,
+        VM_FAULT_SIGBUS,
     )
     from rmap.mm.profile import KernelProfile
     from rmap.scalar import flag, i32, i64, u64
@@ -54,6 +55,18 @@ if not cython.compiled:
     from rmap.sync.core import Context
     from rmap.sync.locks import RwSem, SpinLock
 
+#: The columns of the memory map: the fields of struct page.
+PAGE_COLUMNS = (
+    "pg_flags",
+    "pg_mapping",
+    "pg_index",
+    "pg_mapcount",
+    "pg_refcount",
+    "pg_private",
+    "pg_lru_next",
+    "pg_lru_prev",
+    "pg_memcg",
+)
 #: Tables in a new machine's pool; it grows by doubling.
 FIRST_TABLES = 64
 
@@ -436,6 +449,27 @@ class Reclaimer:
         return False
 
 
+class DevicePagemap:
+    """struct dev_pagemap: memory of a device, in the memory map behind that of RAM (CONFIG_HMM).
+
+    Its pages are `start` to `end`, both included. No CPU reaches them: entries of page tables name
+    them by special swap entries, and whoever touches such an entry calls `fault`. A page that is
+    free has one reference, which is the device's. `rmap.mm.migrate.device` has a real one.
+    """
+
+    def __init__(self, start: u64, end: u64) -> None:
+        self.start = start
+        self.end = end
+
+    def page_free(self, k: Kernel, page: u64) -> i32:
+        """Nobody but the device has a reference to the page any more."""
+        return 0
+
+    def fault(self, k: Kernel, vma: Vma, address: u64, page: u64) -> i32:
+        """Bring a page back to where CPUs reach it; returns VM_FAULT_ bits, 0 to try again."""
+        return VM_FAULT_SIGBUS
+
+
 class Kernel:
     """All that is global in a kernel: memory map, page tables, slabs, lists, statistics.
 
@@ -467,6 +501,7 @@ class Kernel:
         self.free_last = nr_pages
         self.block_free = column((nr_pages >> 9) + 1, np.ushort)
         self.free_blocks = []
+        self.device_pagemaps = []
         self.compact_migrate_pfn = 0
         self.compact_free_pfn = 0
         self.compact_considered = 0
@@ -532,6 +567,21 @@ class Kernel:
         self.pg_lru_next = column(count, np.uintc)
         self.pg_lru_prev = column(count, np.uintc)
         self.pg_memcg = column(count, np.ushort)
+
+    def add_device_memory(self, pagemap: DevicePagemap, flags: u64) -> None:
+        """Extend the memory map by the pages of a device, which begin where it ends.
+
+        Every memoryview of a column that was kept is stale then.
+        """
+        for name in PAGE_COLUMNS:
+            old: Any = np.asarray(getattr(self, name))
+            fill = -1 if name == "pg_mapcount" else 0
+            more: Any = np.full(pagemap.end - pagemap.start + 1, fill, old.dtype)
+            joined: Any = np.concatenate((old, more))
+            setattr(self, name, memoryview(joined))
+        np.asarray(self.pg_flags)[pagemap.start :] = flags
+        np.asarray(self.pg_refcount)[pagemap.start :] = 1
+        self.device_pagemaps.append(pagemap)
 
     def _make_tables(self) -> None:
         """Make the pool of page tables; row 0 stays unused, so that 0 can be NULL."""

@@ -34,3 +34,4 @@ cdef i32 _check_pmd(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef i32 _next_pte(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef flag map_pte(Kernel k, PageVmaMappedWalk pvmw) except? -1
 cdef flag check_pte(Kernel k, PageVmaMappedWalk pvmw) except? -1
+cdef flag _names_device(u64 pte) except? -1

@@ -235,10 +235,16 @@ def map_pte(k: Kernel, pvmw: PageVmaMappedWalk) -> flag:
             if not is_swap_pte(pte):
                 return False
         elif not pte_present(pte):
-            return False
+            if not k.profile.pvmw_finds_device_private or not _names_device(pte):
+                return False
     pte_lock(k, pvmw.pte)
     pvmw.ptl = ptl_of(pvmw.pte) + 1
     return True
+
+
+def _names_device(pte: u64) -> flag:
+    """Whether the entry is the special swap entry of a page in memory of a device."""
+    return is_swap_pte(pte) and is_device_private_entry(pte_to_swp_entry(pte))
 
 
 def check_pte(k: Kernel, pvmw: PageVmaMappedWalk) -> flag:

@@ -99,6 +99,18 @@ QUIRKS: tuple[Quirk, ...] = (
         "page frame number read out of a swap entry",
     ),
     Quirk(
+        "pvmw_finds_device_private",
+        "4.20",
+        "a walk's look without the lock accepts entries of device memory, so that unmapping finds "
+        "a page that more than one process has there (aab8d0520e6e); before, such a page could "
+        "not be brought back",
+    ),
+    Quirk(
+        "device_collect_keeps_dirty",
+        "6.1",
+        "migrate_vma() makes a page dirty whose dirty entry it replaces (fd35ca3d12cc)",
+    ),
+    Quirk(
         "thp_migration_munlocks",
         "4.19",
         "a huge page that comes back from migration is not left mlocked while PTEs map parts of "

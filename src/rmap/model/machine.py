@@ -296,6 +296,10 @@ class Machine:
         """
         return thp.shrink_deferred(self)
 
+    def device(self, pages: int | str) -> movement.Device:
+        """Add a device with memory of its own, to which memory of processes can move."""
+        return movement.Device(self, pages_of(pages))
+
     def compact(self) -> movement.Compacted:
         """Move what can be moved to the end of memory, so that the beginning becomes free."""
         return movement.compact(self)

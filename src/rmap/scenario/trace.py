@@ -48,6 +48,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "mcopy_atomic_pte": ("page", "vma", "address"),
     "memory_failure": ("page", "flags", "error"),
     "migrate_pages": ("mode", "reason", "moved", "failed"),
+    "migrate_vma": ("vma", "start", "end"),
     "mlock_vma_page": ("page",),
     "mmap_region": ("vma", "start", "end"),
     "move_page_tables": ("vma", "new", "start", "to", "locks"),
