@@ -2,9 +2,11 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u32, u64
 from rmap.mm.truncate cimport truncate_inode_page
-from rmap.mm.hugetlb.pool cimport dissolve_free_huge_page
+from rmap.mm.hugetlb.file cimport remove_huge_page
+from rmap.mm.hugetlb.pool cimport dissolve_free_huge_page, hugetlb_acct_memory
+from rmap.mm.hugetlb.reserve cimport hugetlb_unreserve_pages
 from rmap.mm.inline cimport ClearPage, compound_head, PageAnon, PageHuge, PageTransHuge, SetPage
-from rmap.mm.inline cimport TestClearPage, TestSetPage, page_mapped
+from rmap.mm.inline cimport TestClearPage, TestSetPage, page_index, page_mapped
 from rmap.mm.lru cimport isolate_lru_page, put_page
 from rmap.mm.memcg cimport mem_cgroup_uncharge
 from rmap.mm.mm_types cimport AddressSpace, Kernel

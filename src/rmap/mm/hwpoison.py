@@ -47,7 +47,9 @@ if not cython.compiled:
         PG_uptodate,
         PG_writeback,
     )
-    from rmap.mm.hugetlb.pool import dissolve_free_huge_page
+    from rmap.mm.hugetlb.file import remove_huge_page
+    from rmap.mm.hugetlb.pool import dissolve_free_huge_page, hugetlb_acct_memory
+    from rmap.mm.hugetlb.reserve import hugetlb_unreserve_pages
     from rmap.mm.lru import isolate_lru_page, put_page
     from rmap.mm.memcg import mem_cgroup_uncharge
     from rmap.mm.mm_types import AddressSpace, Kernel
@@ -63,6 +65,7 @@ if not cython.compiled:
         get_page_unless_zero,
         lock_page,
         page_count,
+        page_index,
         page_mapped,
         page_mapping,
         page_ref_unfreeze,
@@ -162,9 +165,17 @@ def delete_from_lru_cache(k: Kernel, page: u64) -> i32:
 def truncate_error_page(k: Kernel, page: u64, mapping: AddressSpace) -> i32:
     """Take a page out of its file: read again, it is what was written to disk last.
 
-    Shared memory has no disk: there the page becomes a hole, which reads as zeros.
+    Shared memory has no disk: there the page becomes a hole, which reads as zeros. So it does in
+    hugetlbfs, where the promise of the page is given back (hugetlbfs_error_remove_page()).
     """
-    truncate_inode_page(k, mapping, page)
+    index: u64
+    if mapping.hstate is None:
+        truncate_inode_page(k, mapping, page)
+        return MF_RECOVERED
+    index = page_index(k, page)
+    remove_huge_page(k, page, mapping)
+    if hugetlb_unreserve_pages(k, mapping, index, index + 1, 1) < 0:
+        hugetlb_acct_memory(k, mapping.hstate, 1)
     return MF_RECOVERED
 
 
