@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What try_to_unmap_one() gets wrong: a mapping that is lost, and a page frame number misread.
+"""What try_to_unmap_one() gets wrong, or did: a mapping that is lost, a mark that comes too late.
 
 A page that is swap-backed and has no swap slot, which must not be, is warned of, and then its entry
 stays empty although mapcount and rss count it. No release restores it.
-
-A page in device memory is mapped by a special swap entry; until 5.3 (1de13ee59225) the frame number
-was taken out of that as if the entry were present.
 
 mlock under reclaim, D32 (2015). A VM_LOCKED VMA keeps its page, and reclaim marks it so. Before
 b87537d9e2fe (4.4) it did that without the page-table lock, under mmap_sem, which an exiting process
@@ -17,23 +14,17 @@ from __future__ import annotations
 
 import pytest
 from faulting import PAGE, Faulting
-from handmade import CLEAN, crashed, poke, process, pte_of, touch, world
 from interruptions import interrupted
 
 from rmap.mm.bits import (
-    SWP_MIGRATION_READ,
     TTU_IGNORE_ACCESS,
-    TTU_MIGRATION,
-    PG_device_private,
     PG_mlocked,
-    PG_zone_device,
 )
 from rmap.mm.bug import KernelBug
 from rmap.mm.lru import put_page
 from rmap.mm.mlock_page import clear_page_mlock
-from rmap.mm.page import get_page, lock_page, page_mapcount, unlock_page
-from rmap.mm.pgtable import pfn_pte, swp_entry, swp_entry_to_pte
-from rmap.mm.unmap import TryToUnmapControl, try_to_unmap, try_to_unmap_one
+from rmap.mm.page import get_page, lock_page, unlock_page
+from rmap.mm.unmap import try_to_unmap
 from rmap.mm.zap import zap_page_range
 from rmap.sync.bits import FIELD_PAGE_FLAGS, OP_RMW
 
@@ -54,24 +45,6 @@ def test_a_swap_backed_page_without_a_slot_loses_its_mapping(fixed: bool) -> Non
     assert f.p.read(a, 1) == (b"x" if fixed else b"\0")
     found = {violation.invariant for violation in f.m.check()}
     assert found == (set() if fixed else {"mapcount", "refcount", "rss", "vmstat"})
-
-
-@pytest.mark.parametrize("fixed", [False, True])
-def test_the_frame_of_device_memory_is_read_out_of_a_swap_entry(fixed: bool) -> None:
-    k = world(device_private_subpage=fixed)
-    vma = process(k)
-    page = touch(k, vma)
-    k.pg_flags[page] |= PG_zone_device | PG_device_private
-    k.pg_refcount[page] += 1
-    lock_page(k, page)
-    poke(k, vma, pfn_pte(page, CLEAN))
-    expected = "put_page of device memory" if fixed else "rmap.c:1409"
-    with pytest.raises(KernelBug, match=expected):
-        try_to_unmap_one(k, page, vma, vma.vm_start, TryToUnmapControl(TTU_MIGRATION))
-    assert pte_of(k, vma) == swp_entry_to_pte(swp_entry(SWP_MIGRATION_READ, page))
-    # Without the repair it is another page, or none, that is uncounted.
-    assert page_mapcount(k, page) == (0 if fixed else 1)
-    crashed()
 
 
 @pytest.mark.parametrize("fixed", [False, True])
