@@ -6,7 +6,7 @@ from rmap.mm.ksm.merge cimport cmp_and_merge_page
 from rmap.mm.ksm.slots cimport forget_slot, next_slot
 from rmap.mm.ksm.stable cimport Ksm, KsmScan, MmSlot, RmapItem, alloc_rmap_item, free_rmap_item
 from rmap.mm.ksm.stable cimport ksm_of, ksm_test_exit
-from rmap.mm.ksm.stable cimport remove_rmap_item_from_tree
+from rmap.mm.ksm.stable cimport remove_rmap_item_from_tree, remove_unstable_items
 from rmap.mm.ksm.tree cimport remove_all_stable_nodes
 from rmap.mm.ksm.unmerge cimport ksm_follow_page, unmerge_ksm_pages
 from rmap.mm.lru cimport put_page

@@ -37,6 +37,7 @@ if not cython.compiled:
         ksm_of,
         ksm_test_exit,
         remove_rmap_item_from_tree,
+        remove_unstable_items,
     )
     from rmap.mm.ksm.tree import remove_all_stable_nodes
     from rmap.mm.ksm.unmerge import ksm_follow_page, unmerge_ksm_pages
@@ -87,6 +88,7 @@ def remove_trailing_rmap_items(k: Kernel, slot: MmSlot, first: i64) -> i32:
     rmap_item: RmapItem
     trailing: list = slot.rmap_list[first:]
     del slot.rmap_list[first:]
+    remove_unstable_items(k, trailing)
     for rmap_item in trailing:
         remove_rmap_item_from_tree(k, rmap_item)
         free_rmap_item(k, rmap_item)

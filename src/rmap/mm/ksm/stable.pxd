@@ -27,6 +27,7 @@ cdef class StableNode:
     cdef public i32 rmap_hlist_len
     cdef public list dups
     cdef public StableNode chain
+    cdef public bytes held
     cdef public i64 chain_prune_time
     cdef public set unlisted
 
@@ -68,6 +69,7 @@ cpdef u64 get_ksm_page(Kernel k, StableNode node, flag lock_it) except? 0
 cdef u64 _get_if_still(Kernel k, u64 page, u32 expected) except? 0
 cpdef i32 ksm_migrate_page(Kernel k, u64 newpage, u64 oldpage) except -1
 cpdef flag is_stable_node_chain(StableNode node) except? -1
+cpdef i64 stable_tree_position(Ksm ksm, StableNode node) except? -1
 cpdef i32 stable_node_chain_add_dup(Kernel k, StableNode dup, StableNode chain) except -1
 cdef i32 stable_node_dup_del(Kernel k, StableNode dup) except -1
 cpdef StableNode alloc_stable_node_chain(Kernel k, StableNode dup)
@@ -77,4 +79,5 @@ cpdef i32 stable_tree_append(
     Kernel k, RmapItem rmap_item, StableNode node, flag bypass
 ) except -1
 cpdef i32 remove_node_from_stable_tree(Kernel k, StableNode node) except -1
+cpdef i32 remove_unstable_items(Kernel k, list items) except -1
 cpdef i32 remove_rmap_item_from_tree(Kernel k, RmapItem rmap_item) except -1

@@ -74,7 +74,8 @@ class StableNode:
 
     `hlist` has the items of the places where the page is mapped, the newest last: a dict, from
     which any goes at once. A chain has nodes in `dups` instead, the first to be tried first, and
-    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `unlisted`,
+    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `held` is what
+    the page held when it was entered, by which the node's place in the tree is found. `unlisted`,
     for checkers only, has the addresses at which the page may be mapped without an item.
     """
 
@@ -85,6 +86,7 @@ class StableNode:
         self.rmap_hlist_len = 0
         self.dups: list = []
         self.chain: StableNode = None
+        self.held = b""
         self.chain_prune_time = 0
         self.unlisted: set = set()
 
@@ -326,6 +328,24 @@ def is_stable_node_chain(node: StableNode) -> flag:
     return node.rmap_hlist_len == STABLE_NODE_CHAIN
 
 
+def stable_tree_position(ksm: Ksm, node: StableNode) -> i64:
+    """Where in the tree a node or chain is: rb_erase() and its like know it by themselves."""
+    low: i64 = 0
+    high: i64 = len(ksm.stable_tree)
+    middle: i64
+    other: StableNode
+    while low < high:
+        middle = (low + high) >> 1
+        other = ksm.stable_tree[middle]
+        if other is node:
+            return middle
+        if other.held < node.held:
+            low = middle + 1
+        else:
+            high = middle
+    return ksm.stable_tree.index(node)
+
+
 def stable_node_chain_add_dup(k: Kernel, dup: StableNode, chain: StableNode) -> i32:
     """Put a node at the front of a chain."""
     if dup.chain is not None:
@@ -345,7 +365,7 @@ def stable_node_dup_del(k: Kernel, dup: StableNode) -> i32:
         BUG("ksm.c stable_node_dup_del: a chain")
     ksm: Ksm = ksm_of(k)
     if dup.chain is None:
-        ksm.stable_tree.remove(dup)
+        del ksm.stable_tree[stable_tree_position(ksm, dup)]
         return 0
     dup.chain.dups.remove(dup)
     dup.chain = None
@@ -362,7 +382,8 @@ def alloc_stable_node_chain(k: Kernel, dup: StableNode) -> StableNode | None:
     chain.rmap_hlist_len = STABLE_NODE_CHAIN
     chain.chain_prune_time = ksm.now
     ksm.stable_node_chains += 1
-    ksm.stable_tree[ksm.stable_tree.index(dup)] = chain
+    chain.held = dup.held
+    ksm.stable_tree[stable_tree_position(ksm, dup)] = chain
     stable_node_chain_add_dup(k, dup, chain)
     return chain
 
@@ -372,7 +393,7 @@ def free_stable_node_chain(k: Kernel, chain: StableNode) -> i32:
     ksm: Ksm = ksm_of(k)
     if chain.dups:
         BUG("ksm.c free_stable_node_chain: the chain is not empty")
-    ksm.stable_tree.remove(chain)
+    del ksm.stable_tree[stable_tree_position(ksm, chain)]
     ksm.stable_node_chains -= 1
     return free_stable_node(k, chain)
 
@@ -435,6 +456,25 @@ def remove_node_from_stable_tree(k: Kernel, node: StableNode) -> i32:
     node.hlist = {}
     stable_node_dup_del(k, node)
     return free_stable_node(k, node)
+
+
+def remove_unstable_items(k: Kernel, items: list) -> i32:
+    """Take all of many items out of the unstable tree at once, as far as they are in it."""
+    ksm: Ksm = ksm_of(k)
+    rmap_item: RmapItem
+    gone: set = set()
+    kept: list = []
+    for rmap_item in items:
+        if rmap_item.address & UNSTABLE_FLAG:
+            gone.add(rmap_item)
+            rmap_item.address &= ~KSM_FLAG_MASK
+            ksm.pages_unshared -= 1
+    if gone:
+        for rmap_item in ksm.unstable_tree:
+            if rmap_item not in gone:
+                kept.append(rmap_item)
+        ksm.unstable_tree = kept
+    return 0
 
 
 def remove_rmap_item_from_tree(k: Kernel, rmap_item: RmapItem) -> i32:

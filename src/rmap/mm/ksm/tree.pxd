@@ -8,6 +8,7 @@ from rmap.mm.ksm.stable cimport free_stable_node, free_stable_node_chain, get_ks
 from rmap.mm.ksm.stable cimport is_page_sharing_candidate, is_stable_node_chain, ksm_of
 from rmap.mm.ksm.stable cimport page_stable_node, remove_node_from_stable_tree
 from rmap.mm.ksm.stable cimport set_page_stable_node, stable_node_chain_add_dup
+from rmap.mm.ksm.stable cimport stable_tree_position
 from rmap.mm.lru cimport put_page
 from rmap.mm.mm_types cimport Kernel
 from rmap.mm.page cimport get_page, page_mapped, unlock_page

@@ -33,6 +33,7 @@ if not cython.compiled:
         remove_node_from_stable_tree,
         set_page_stable_node,
         stable_node_chain_add_dup,
+        stable_tree_position,
     )
     from rmap.mm.lru import put_page
     from rmap.mm.mm_types import Kernel
@@ -132,7 +133,7 @@ def _undo_chain(k: Kernel, chain: StableNode, found: NodeFound) -> i32:
     ksm: Ksm = ksm_of(k)
     if len(chain.dups) != 1:
         BUG("ksm.c stable_node_dup: a chain of several nodes is taken for one of one")
-    ksm.stable_tree[ksm.stable_tree.index(chain)] = found.dup
+    ksm.stable_tree[stable_tree_position(ksm, chain)] = found.dup
     chain.dups = []
     found.dup.chain = None
     found.node = found.dup
@@ -215,6 +216,7 @@ def stable_tree_insert(k: Kernel, kpage: u64) -> StableNode | None:
         return None
     chain: StableNode
     node.kpfn = kpage
+    node.held = page_bytes(k, kpage)
     if not k.profile.ksm_names_node_last:
         set_page_stable_node(k, kpage, node)
     if not place.equal:
