@@ -74,9 +74,10 @@ class StableNode:
 
     `hlist` has the items of the places where the page is mapped, the newest last: a dict, from
     which any goes at once. A chain has nodes in `dups` instead, the first to be tried first, and
-    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `held` is what
-    the page held when it was entered, by which the node's place in the tree is found. `unlisted`,
-    for checkers only, has the addresses at which the page may be mapped without an item.
+    STABLE_NODE_CHAIN as its `rmap_hlist_len`; `chain` is the chain that a node is in. `held` is
+    what the page held when it was entered, by which the node's place in the tree is found.
+    `unlisted`, for checkers only, has the addresses at which the page may be mapped without an
+    item.
     """
 
     def __init__(self, handle: u64) -> None:
