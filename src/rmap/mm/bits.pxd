@@ -476,6 +476,7 @@ cdef extern from *:
     #define RMAP_EINVAL 0x16
     #define RMAP_ENOSPC 0x1c
     #define RMAP_EMLINK 0x1f
+    #define RMAP_ENOSYS 0x26
     #define RMAP_EHWPOISON 0x85
     #define RMAP_EOVERFLOW 0x4b
     '''
@@ -951,5 +952,6 @@ cdef extern from *:
     i32 EINVAL "RMAP_EINVAL"
     i32 ENOSPC "RMAP_ENOSPC"
     i32 EMLINK "RMAP_EMLINK"
+    i32 ENOSYS "RMAP_ENOSYS"
     i32 EHWPOISON "RMAP_EHWPOISON"
     i32 EOVERFLOW "RMAP_EOVERFLOW"

@@ -46,8 +46,8 @@ if not cython.compiled:
 
 
 def mapping_cap_account_dirty(k: Kernel, mapping: AddressSpace) -> flag:
-    """Whether dirty pages of the mapping are counted: those of shmem and of swap are not."""
-    return not mapping.shmem and mapping.handle < SWAPPER_SPACE
+    """Whether dirty pages of the mapping are counted: of shmem, swap and hugetlbfs they are not."""
+    return not mapping.shmem and mapping.handle < SWAPPER_SPACE and mapping.hstate is None
 
 
 def set_page_dirty(k: Kernel, page: u64) -> flag:

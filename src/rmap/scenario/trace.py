@@ -82,6 +82,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "try_to_unmap_one": ("page", "vma", "address", "ok"),
     "unlink_anon_vmas": ("vma",),
     "unmap_and_move": ("page", "new", "result"),
+    "unmap_and_move_huge_page": ("page", "new", "result"),
     "unpoison_memory": ("page",),
     "unuse_pte": ("page", "vma", "address", "result"),
     "update_and_free_page": ("page",),

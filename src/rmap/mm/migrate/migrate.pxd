@@ -3,13 +3,17 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport page_get_anon_vma, put_anon_vma
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.huge.pgtable cimport prep_transhuge_page
 from rmap.mm.huge.split_page cimport split_huge_page_to_list
+from rmap.mm.hugetlb.pool cimport alloc_huge_page_nodemask, isolate_huge_page
+from rmap.mm.hugetlb.pool cimport move_hugetlb_state, page_hstate, putback_active_hugepage
 from rmap.mm.lru cimport isolate_lru_page, put_page, putback_lru_page
 from rmap.mm.migrate.entries cimport remove_migration_ptes
 from rmap.mm.migrate.move cimport move_to_new_page
 from rmap.mm.mm_types cimport AnonVma, Kernel
 from rmap.mm.page cimport ClearPage, PageAnon, PageHuge, PageKsm, PageTransHuge, PageWriteback
-from rmap.mm.page cimport TestSetPage, compound_head, hpage_nr_pages, lock_page, page_count
+from rmap.mm.page cimport TestSetPage, compound_head, compound_order, hpage_nr_pages
+from rmap.mm.page cimport lock_page, page_count
 from rmap.mm.page cimport page_mapped, page_mapping_word, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page, alloc_pages
 from rmap.mm.page_dirty cimport wait_on_page_writeback
@@ -34,3 +38,7 @@ cdef i32 _move_locked(Kernel k, u64 page, u64 new, flag force, i32 mode) except?
 cdef i32 _move_unmapped(
     Kernel k, u64 page, u64 new, AnonVma anon_vma, i32 mode
 ) except? -1
+cpdef i32 unmap_and_move_huge_page(
+    Kernel k, u64 page, MigrationTarget target, flag force, i32 mode, i32 reason
+) except? -1
+cdef i32 _move_hugetlb(Kernel k, u64 page, u64 new, i32 mode) except? -1

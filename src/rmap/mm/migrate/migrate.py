@@ -20,6 +20,7 @@ if not cython.compiled:
         EAGAIN,
         EBUSY,
         ENOMEM,
+        ENOSYS,
         GFP_HIGHUSER,
         HPAGE_PMD_ORDER,
         MIGRATE_ASYNC,
@@ -37,7 +38,15 @@ if not cython.compiled:
         PG_unevictable,
     )
     from rmap.mm.bug import BUG_PAGE
+    from rmap.mm.huge.pgtable import prep_transhuge_page
     from rmap.mm.huge.split_page import split_huge_page_to_list
+    from rmap.mm.hugetlb.pool import (
+        alloc_huge_page_nodemask,
+        isolate_huge_page,
+        move_hugetlb_state,
+        page_hstate,
+        putback_active_hugepage,
+    )
     from rmap.mm.lru import isolate_lru_page, put_page, putback_lru_page
     from rmap.mm.migrate.entries import remove_migration_ptes
     from rmap.mm.migrate.move import move_to_new_page
@@ -51,6 +60,7 @@ if not cython.compiled:
         PageWriteback,
         TestSetPage,
         compound_head,
+        compound_order,
         hpage_nr_pages,
         lock_page,
         page_count,
@@ -76,12 +86,19 @@ class MigrationTarget:
         """A page for what is on `page` now, with one reference; 0 if there is none."""
         if k.inject is not None and k.inject.should_fail("migration_target"):
             return 0
-        if PageTransHuge(k, page):
-            return alloc_pages(k, GFP_HIGHUSER, HPAGE_PMD_ORDER)
-        return alloc_page(k, GFP_HIGHUSER)
+        if PageHuge(k, page):
+            return alloc_huge_page_nodemask(k, page_hstate(k, page))
+        if not PageTransHuge(k, page):
+            return alloc_page(k, GFP_HIGHUSER)
+        new: u64 = alloc_pages(k, GFP_HIGHUSER, HPAGE_PMD_ORDER)
+        if new:
+            prep_transhuge_page(k, new)
+        return new
 
     def put_new_page(self, k: Kernel, page: u64) -> i32:
         """Take back a page that was not needed."""
+        if PageHuge(k, page):
+            return putback_active_hugepage(k, page)
         return put_page(k, page)
 
 
@@ -92,8 +109,11 @@ def isolate_for_migration(k: Kernel, page: u64) -> i32:
     """Take a page, or the huge page that it is part of, off the LRU; 0 or -EBUSY.
 
     With a reference, which migration or `putback_movable_pages` drops. The caller has one as well.
+    hugetlb pages are on a list of their own.
     """
     head: u64 = compound_head(k, page)
+    if PageHuge(k, head):
+        return 0 if isolate_huge_page(k, head, []) else -EBUSY
     error: i32 = isolate_lru_page(k, head)
     if error == 0:
         k.vm_stat[NR_ISOLATED] += hpage_nr_pages(k, head)
@@ -110,6 +130,8 @@ def putback_movable_pages(k: Kernel, pages: list) -> i32:
 
 
 def _put_back(k: Kernel, page: u64) -> i32:
+    if PageHuge(k, page):
+        return putback_active_hugepage(k, page)
     k.vm_stat[NR_ISOLATED] -= hpage_nr_pages(k, page)
     return putback_lru_page(k, page)
 
@@ -137,7 +159,12 @@ def migrate_pages(k: Kernel, pages: list, target: MigrationTarget, mode: i32, re
         at = 0
         while at < len(pages):
             page = pages[at]
-            rc = unmap_and_move(k, page, target, number >= FIRST_FORCED, mode, reason)
+            if PageHuge(k, page):
+                rc = unmap_and_move_huge_page(
+                    k, page, target, number >= FIRST_FORCED, mode, reason
+                )
+            else:
+                rc = unmap_and_move(k, page, target, number >= FIRST_FORCED, mode, reason)
             if rc == -ENOMEM:
                 if _split_instead(k, page, pages):
                     continue
@@ -272,4 +299,64 @@ def _move_unmapped(k: Kernel, page: u64, new: u64, anon_vma: AnonVma | None, mod
         rc = move_to_new_page(k, new, page, mode)
     if was_mapped:
         remove_migration_ptes(k, page, new if rc == 0 else page, False)
+    return rc
+
+
+# ---------------------------------------------------------------- hugetlb
+
+
+def unmap_and_move_huge_page(
+    k: Kernel, page: u64, target: MigrationTarget, force: flag, mode: i32, reason: i32
+) -> i32:
+    """Move one hugetlb page; as `unmap_and_move`, but for lists and reclaim (mm/migrate.c:1278).
+
+    v4.18 moves pages of 2 MiB only.
+    """
+    if compound_order(k, page) != HPAGE_PMD_ORDER:
+        putback_active_hugepage(k, page)
+        return -ENOSYS
+    new: u64 = target.new_page(k, page)
+    if not new:
+        return -ENOMEM
+    rc: i32 = -EAGAIN
+    locked: flag = trylock_page(k, page)
+    if not locked and force and mode >= MIGRATE_SYNC:
+        lock_page(k, page)
+        locked = True
+    if locked:
+        rc = _move_hugetlb(k, page, new, mode)
+        unlock_page(k, page)
+    if k.tracer is not None:
+        k.tracer("unmap_and_move_huge_page", (page, new, rc))
+    if rc != -EAGAIN:
+        putback_active_hugepage(k, page)
+    if reason == MR_MEMORY_FAILURE and not TestSetPage(k, page, PG_hwpoison):
+        # Whether it has moved or not.
+        k.num_poisoned_pages += 1
+    if rc:
+        target.put_new_page(k, new)
+        return rc
+    return putback_active_hugepage(k, new)
+
+
+def _move_hugetlb(k: Kernel, page: u64, new: u64, mode: i32) -> i32:
+    """Move a locked hugetlb page, which keeps its place in the pool; 0 or -errno."""
+    anon_vma: AnonVma = None
+    if PageAnon(k, page):
+        anon_vma = page_get_anon_vma(k, page)
+    rc: i32 = -EAGAIN
+    was_mapped: flag
+    if trylock_page(k, new):
+        was_mapped = page_mapped(k, page)
+        if was_mapped:
+            try_to_unmap(k, page, TTU_MIGRATION | TTU_IGNORE_MLOCK | TTU_IGNORE_ACCESS)
+        if not page_mapped(k, page):
+            rc = move_to_new_page(k, new, page, mode)
+        if was_mapped:
+            remove_migration_ptes(k, page, new if rc == 0 else page, False)
+        unlock_page(k, new)
+    if anon_vma is not None:
+        put_anon_vma(k, anon_vma)
+    if rc == 0:
+        move_hugetlb_state(k, page, new)
     return rc
