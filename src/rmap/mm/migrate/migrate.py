@@ -160,9 +160,7 @@ def migrate_pages(k: Kernel, pages: list, target: MigrationTarget, mode: i32, re
         while at < len(pages):
             page = pages[at]
             if PageHuge(k, page):
-                rc = unmap_and_move_huge_page(
-                    k, page, target, number >= FIRST_FORCED, mode, reason
-                )
+                rc = unmap_and_move_huge_page(k, page, target, number >= FIRST_FORCED, mode, reason)
             else:
                 rc = unmap_and_move(k, page, target, number >= FIRST_FORCED, mode, reason)
             if rc == -ENOMEM:
