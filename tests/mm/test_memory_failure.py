@@ -403,6 +403,21 @@ def test_a_page_that_there_is_not(page: int) -> None:
     assert not f.k.mf_actions
 
 
+def test_a_page_of_a_device_is_of_no_kind_that_is_known() -> None:
+    f = Faulting()
+    gpu = f.m.device(4)
+    a = f.map(1)
+    f.p.write(a, b"x")
+    gpu.pull(f.p, a, PAGE)
+    page = gpu.page(f.p, a)
+    with pytest.raises(SyscallError) as refused:
+        f.m.soft_offline(page)
+    assert refused.value.errno == errno.EIO
+    failure = f.m.memory_failure(page)
+    assert (failure.kind, failure.result, failure.error) == ("unknown", "failed", -errno.EBUSY)
+    assert gpu.page(f.p, a) == page
+
+
 def merged(f: Faulting) -> tuple[list[tuple[Process, int]], int]:
     """A page that KSM made one of three, of two processes."""
     q = f.m.spawn("q")

@@ -94,7 +94,7 @@ def memory_failure(k: Kernel, page: u64, flags: i32) -> i32:
     Kept references are noted in ``Kernel.poisoned``, what was done in ``Kernel.mf_actions`` and
     ``Kernel.kills``.
     """
-    if page == 0 or page > k.nr_pages:
+    if page == 0 or page >= len(k.pg_flags):
         return -ENXIO
     error: i32 = _memory_failure(k, page, flags)
     if k.tracer is not None:
@@ -269,7 +269,7 @@ def unpoison_memory(k: Kernel, page: u64) -> i32:
     it stay what they are; and a free page that the allocator has come across meanwhile is not put
     back on the free list. -ENXIO: there is no such page.
     """
-    if page == 0 or page > k.nr_pages:
+    if page == 0 or page >= len(k.pg_flags):
         return -ENXIO
     head: u64 = compound_head(k, page)
     if not PageHWPoison(k, page):

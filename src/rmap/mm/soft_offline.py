@@ -60,7 +60,7 @@ def soft_offline_page(k: Kernel, page: u64, flags: i32) -> i32:
     broken, or somebody holds it; -EIO: it is of a kind that cannot be moved, or did not move;
     -ENXIO: there is no such page. No lock is held by the caller.
     """
-    if page == 0 or page > k.nr_pages:
+    if page == 0 or page >= len(k.pg_flags):
         return -ENXIO
     error: i32 = _soft_offline_page(k, page, flags)
     if k.tracer is not None:
