@@ -54,6 +54,7 @@ cdef class KernelProfile:
     cdef public flag page_mapped_recheck
     cdef public flag free_handshake
     cdef public flag flush_batched_pending
+    cdef public flag migration_skips_moving_stack
     cdef public flag failed_clone_forgets_owner
     cdef public flag failed_clone_fails_split
     cdef public flag prepare_locks_new

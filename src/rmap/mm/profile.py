@@ -331,6 +331,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "zap, mprotect, mremap and MADV_FREE flush what reclaim left unflushed (3ea277194daa)",
     ),
     Quirk(
+        "migration_skips_moving_stack",
+        "4.18",
+        "migration leaves the stack alone that exec is still moving: an entry that it left there "
+        "would not be found again (a8bef8ff6ea1)",
+    ),
+    Quirk(
         "failed_clone_forgets_owner",
         "4.18",
         "anon_vma_clone() that finds no memory leaves dst->anon_vma NULL, so that nobody uncounts "

@@ -515,7 +515,7 @@ def _try_to_unmap(k: Kernel, page: u64, rwc: TryToUnmapControl) -> flag:
     ):
         # exec moves a new stack's pages before its VMA. A migration entry that is missed
         # afterwards stays for ever, so such a VMA is left alone until exec is done.
-        rwc.skip_temporary_stacks = True
+        rwc.skip_temporary_stacks = k.profile.migration_skips_moving_stack
     if flags & TTU_RMAP_LOCKED:  # L1684
         rmap_walk_locked(k, page, rwc)
     else:
