@@ -3,10 +3,11 @@
 
 D14 (2010). exec fills a stack at the top of the address space and then moves it down. While it
 does, one VMA covers the old place and the new one, with the page offset that it had: so a walk of
-the reverse map looks for each page at its new address, be it there yet or not. Migration that replaced
-the entry at the old address before does not find it again afterwards; the next fault, or fork,
-comes upon an entry for a page that nobody moves: "kernel BUG at include/linux/swapops.h:105!".
-a8bef8ff6ea1 (2.6.35) marks such a stack by flags that no VMA has together, and migration passes it.
+the reverse map looks for each page at its new address, be it there yet or not. Migration that
+replaced the entry at the old address before does not find it again afterwards; the next fault, or
+fork, comes upon an entry for a page that nobody moves: "kernel BUG at
+include/linux/swapops.h:105!". a8bef8ff6ea1 (2.6.35) marks such a stack by flags that no VMA has
+together, and migration passes it.
 """
 
 from __future__ import annotations
