@@ -11,7 +11,7 @@ from rmap.check import check_kernel
 from rmap.mm.access import read_bytes, write_bytes
 from rmap.mm.mm_types import Task
 from rmap.model import Process
-from rmap.sync.explore import Cpu, RandomWalk, Step, World
+from rmap.sync.explore import MAX_STEPS, Cpu, RandomWalk, Step, World
 
 
 class Uneven(RandomWalk):
@@ -39,8 +39,9 @@ class Uneven(RandomWalk):
 class Race(Faulting):
     """A small machine whose CPUs run at once; `outcome` collects what they saw."""
 
-    def __init__(self, **quirks: bool) -> None:
-        super().__init__(ram=128, swap=32, **quirks)
+    def __init__(self, ram: int = 128, swap: int = 32, max_steps: int = MAX_STEPS, **quirks: bool):
+        super().__init__(ram=ram, swap=swap, **quirks)
+        self.max_steps = max_steps
         self.outcome: dict[str, object] = {}
         self.cpus: list[Cpu] = []
 
@@ -82,4 +83,4 @@ class Race(Faulting):
             assert not violations, str(violations[0])
             assert self.m.warnings == [], str(self.m.warnings[0])
 
-        return World(self.cpus, check)
+        return World(self.cpus, check, self.max_steps)

@@ -55,7 +55,7 @@ from rmap.sync.bits import (
 )
 from rmap.sync.core import Context, Deadlock, assert_nothing_held, describe, scheduler
 
-#: Steps of one run, after which it counts as one that never ends.
+#: Steps of one run, after which it counts as one that never ends, unless its world permits more.
 MAX_STEPS = 10_000
 OPS = {
     OP_READ: "read",
@@ -74,7 +74,7 @@ class NotReproducible(RuntimeError):
 
 
 class NeverEnds(AssertionError):
-    """A run went on for `MAX_STEPS` steps."""
+    """A run went on for more steps than its world permits."""
 
 
 class Step(NamedTuple):
@@ -103,11 +103,17 @@ class Cpu:
 class World:
     """Some CPUs over common state. `finish` asserts what has to hold when all have ended."""
 
-    def __init__(self, cpus: Sequence[Cpu], finish: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        cpus: Sequence[Cpu],
+        finish: Callable[[], object] | None = None,
+        max_steps: int = MAX_STEPS,
+    ) -> None:
         if len({cpu.name for cpu in cpus}) != len(cpus):
             raise ValueError("two CPUs of one name")
         self.cpus = list(cpus)
         self.finish = finish
+        self.max_steps = max_steps
 
 
 # ---------------------------------------------------------------- schedules
@@ -380,7 +386,7 @@ class Engine:
         self.sched.switch = self.announce
         self.sched.exploring = True
         try:
-            self._interleave(threads, run)
+            self._interleave(threads, run, world.max_steps)
             self.sched.exploring = False
             if world.finish is not None:
                 self.sched.current = before[0]
@@ -398,7 +404,7 @@ class Engine:
             self.sched.current, self.sched.switch, self.sched.exploring = before
         return run
 
-    def _interleave(self, threads: list[_Thread], run: Run) -> None:
+    def _interleave(self, threads: list[_Thread], run: Run, max_steps: int) -> None:
         # What comes before a CPU's first announcement is nobody else's to see.
         for thread in threads:
             self.advance(thread)
@@ -410,8 +416,8 @@ class Engine:
                     stuck = ", ".join(f"{thread.cpu.name} ({thread.step})" for thread in waiting)
                     raise Deadlock(f"nobody can go on: {stuck}")
                 return
-            if len(run.steps) == MAX_STEPS:
-                raise NeverEnds(f"the run did not end within {MAX_STEPS} steps")
+            if len(run.steps) == max_steps:
+                raise NeverEnds(f"the run did not end within {max_steps} steps")
             steps = [thread.step for thread in enabled if thread.step is not None]
             place = self.strategy.choose(steps)
             run.steps.append(steps[place])
