@@ -160,7 +160,7 @@ def test_variables_are_numbers_words_and_processes() -> None:
         ("xyzzy", "docs/scenarios.md has all statements"),
         ("mmap P0 A", "LEN is missing; the line is: mmap PROCESS REGION LEN KIND"),
         ("mmap P0 A 4 anno", "'anno' is nothing that can be mapped"),
-        ("mmap P0 A 4 file:F", "write anon, shared, stack, file:F:PGOFF"),
+        ("mmap P0 A 4 file:F", "write anon, shared, stack, hugetlb, hugetlbshared"),
         ("mmap P0 A 4 anon ro none 7", "'7' is one word too many"),
         ("mmap P0 A 4 anon at:x", "'x' is no number"),
         ("write P0 A 0 5K", "5K is no whole number of pages"),

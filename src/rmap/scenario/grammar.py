@@ -21,6 +21,10 @@ from rmap.scenario.limits import NUMBER, PAGE_NUMBER
 from rmap.scenario.words import Word
 
 _NAME = re.compile(r"[A-Za-z_\[][A-Za-z0-9_.\-\[\]]{0,62}")
+#: What is mapped without a file; those of hugetlb are in huge pages out of a pool.
+_PLAIN_KINDS = (
+    "anon", "shared", "stack", "hugetlb", "hugetlbshared", "hugetlb1G", "hugetlb1Gshared",
+)  # fmt: skip
 _PATH = re.compile(r"[A-Za-z_/][A-Za-z0-9_.\-/]{0,254}")
 
 
@@ -186,14 +190,14 @@ class MapKind:
 
 
 def map_kind(text: str) -> MapKind:
-    """Convert ``anon``, ``shared``, ``stack``, ``file:F:N`` or ``fileprivate:F:N``."""
+    """Convert ``anon``, ``shared``, ``stack``, ``hugetlb``, ``file:F:N`` and their like."""
     kind, *rest = text.split(":")
-    if kind in ("anon", "shared", "stack") and not rest:
+    if kind in _PLAIN_KINDS and not rest:
         return MapKind(kind)
     if kind in ("file", "fileprivate") and len(rest) == 2:
         return MapKind(kind, FILE.convert(rest[0]), PGOFF.convert(rest[1]))
     raise WordError(
-        f"{text!r} is nothing that can be mapped; write anon, shared, stack, file:F:PGOFF or "
+        f"{text!r} is nothing that can be mapped; write {', '.join(_PLAIN_KINDS)}, file:F:PGOFF or "
         "fileprivate:F:PGOFF"
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -17,14 +18,20 @@ SUFFIX = ".rmap"
 
 
 def shipped() -> dict[str, Traversable]:
-    """Return the scenarios of the package by name, sorted."""
+    """Return the scenarios of the package by name, sorted, numbers by their value."""
     directory = files("rmap") / "data" / "scenarios"
     found = {
         entry.name.removesuffix(SUFFIX): entry
         for entry in directory.iterdir()
         if entry.name.endswith(SUFFIX)
     }
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """What to sort a name by, so that lesson 10 comes after lesson 9."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def load(name: str) -> Program:

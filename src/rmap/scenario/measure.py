@@ -7,9 +7,27 @@ from collections.abc import Callable
 
 from rmap.mm import bits, content
 from rmap.mm.bits import MM_ANONPAGES, MM_FILEPAGES, MM_SHMEMPAGES, MM_SWAPENTS
-from rmap.mm.mm_types import AnonVma, Vma
-from rmap.mm.page import page_mapcount
-from rmap.mm.pgtable import pte_dirty, pte_pfn, pte_present, pte_write, pte_young
+from rmap.mm.mm_types import AnonVma, Kernel, Vma
+from rmap.mm.page import (
+    PageKsm,
+    compound_head,
+    compound_order,
+    page_count,
+    page_mapcount,
+    page_to_pgoff,
+)
+from rmap.mm.pgtable import (
+    is_device_private_entry,
+    is_hwpoison_entry,
+    is_swap_pte,
+    non_swap_entry,
+    pte_dirty,
+    pte_pfn,
+    pte_present,
+    pte_to_swp_entry,
+    pte_write,
+    pte_young,
+)
 from rmap.mm.profile import QUIRKS
 from rmap.model import Process
 from rmap.scenario.errors import WordError
@@ -36,25 +54,33 @@ def _page(state: State, v: Values) -> int:
     """The frame of the page there, 0 if none (the zero page is none)."""
     pte = _pte(state, v)
     page = int(pte_pfn(pte)) if pte_present(pte) else 0
-    return 0 if page == state.machine.kernel.zero_page else page
+    return 0 if is_zero_frame(state.machine.kernel, page) else page
 
 
-def _of_page(field: str) -> Callable[[State, Values], int]:
+def is_zero_frame(k: Kernel, page: int) -> bool:
+    """Whether it is the page of zeros, or part of the huge one."""
+    huge = int(k.huge_zero_page)
+    return bool(page) and (page == k.zero_page or (bool(huge) and huge <= page < huge + 512))
+
+
+def _of_page(ask: Callable[[Kernel, int], int]) -> Callable[[State, Values], int]:
+    """What a function of the kernel says of the page."""
+
     def measure(state: State, v: Values) -> int:
         page = _page(state, v)
-        return int(getattr(state.machine.kernel, field)[page]) if page else 0
+        return int(ask(state.machine.kernel, page)) if page else 0
 
     return measure
 
 
-def _mapcount(state: State, v: Values) -> int:
-    page = _page(state, v)
-    return int(page_mapcount(state.machine.kernel, page)) if page else 0
+def _compound(k: Kernel, page: int) -> int:
+    return 1 << int(compound_order(k, compound_head(k, page)))
 
 
 def owner_of(state: State, page: int) -> int:
     """The number of the anon_vma that page->mapping names, 0 if it names none."""
-    mapping = int(state.machine.kernel.pg_mapping[page]) if page else 0
+    kernel = state.machine.kernel
+    mapping = int(kernel.pg_mapping[compound_head(kernel, page)]) if page else 0
     return mapping >> _SHIFT if mapping & _TAGS == _ANON_TAG else 0
 
 
@@ -81,8 +107,7 @@ def _idle(state: State, v: Values) -> int:
 
 def _zero(state: State, v: Values) -> int:
     pte = _pte(state, v)
-    zero = state.machine.kernel.zero_page
-    return int(bool(zero and pte_present(pte) and pte_pfn(pte) == zero))
+    return int(bool(pte_present(pte) and is_zero_frame(state.machine.kernel, int(pte_pfn(pte)))))
 
 
 def _walk(which: str) -> Callable[[State, Values], int]:
@@ -104,9 +129,34 @@ def _entry(test: Callable[[int], object]) -> Callable[[State, Values], int]:
     return measure
 
 
-def _swapped(state: State, v: Values) -> int:
-    pte = _pte(state, v)
-    return int(bool(pte and not pte_present(pte)))
+def _holds(test: Callable[[int], object]) -> Callable[[State, Values], int]:
+    """Whether the entry is not present, and holds a swp_entry_t of some kind."""
+
+    def measure(state: State, v: Values) -> int:
+        pte = _pte(state, v)
+        return int(bool(is_swap_pte(pte) and test(pte_to_swp_entry(pte))))
+
+    return measure
+
+
+def _is_slot(entry: int) -> bool:
+    return not non_swap_entry(entry)
+
+
+def _order(state: State, v: Values) -> int:
+    process, address = _where(state, v)
+    return process.order(address)
+
+
+def _ksm(state: State, v: Values) -> int:
+    return state.machine.ksm.counters()[v["name"]]
+
+
+def _hugetlb(field: str) -> Callable[[State, Values], int]:
+    def measure(state: State, v: Values) -> int:
+        return int(getattr(state.machine.kernel.hstates[0], field))
+
+    return measure
 
 
 # ------------------------------------------------------------ of a VMA
@@ -205,15 +255,20 @@ def _chains(state: State, v: Values) -> int:
 MEASURES: dict[str, Callable[[State, Values], int]] = {
     "mapped": lambda state, v: int(_page(state, v) > 0),
     "page": _page,
-    "mapcount": _mapcount,
-    "refcount": _of_page("pg_refcount"),
-    "index": _of_page("pg_index"),
+    "mapcount": _of_page(page_mapcount),
+    "refcount": _of_page(page_count),
+    "index": _of_page(page_to_pgoff),
+    "compound": _of_page(_compound),
+    "merged": _of_page(PageKsm),
+    "order": _order,
+    "broken": _holds(is_hwpoison_entry),
+    "indevice": _holds(is_device_private_entry),
     "owner": lambda state, v: owner_of(state, _page(state, v)),
     "value": _value,
     "flag": _flag,
     "idle": _idle,
     "zero": _zero,
-    "swapped": _swapped,
+    "swapped": _holds(_is_slot),
     "writable": _entry(pte_write),
     "dirty": _entry(pte_dirty),
     "young": _entry(pte_young),
@@ -246,5 +301,9 @@ MEASURES: dict[str, Callable[[State, Values], int]] = {
     "limit": _limit,
     "cached": lambda state, v: len(state.known_file(v["file"]).cached),
     "outcome": _outcome,
+    "ksm": _ksm,
+    "hugetlb_pages": _hugetlb("nr_huge_pages"),
+    "hugetlb_free": _hugetlb("free_huge_pages"),
+    "hugetlb_reserved": _hugetlb("resv_huge_pages"),
     "quirk": _quirk,
 }

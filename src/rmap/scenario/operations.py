@@ -18,6 +18,7 @@ from rmap.scenario import limits
 from rmap.scenario.errors import WordError
 from rmap.scenario.expression import PAGE_SIZE
 from rmap.scenario.grammar import MapKind, Values
+from rmap.scenario.special import SPECIAL
 from rmap.scenario.state import HEAP, Budget, State
 from rmap.scenario.statements import PROTECTIONS
 
@@ -232,7 +233,8 @@ def op_unpin(state: State, v: Values) -> None:
 
 
 def op_file(state: State, v: Values) -> None:
-    state.make_file(v["file"], v["len"], shmem=v.get("shmem", False))
+    huge = v.get("huge", "never")
+    state.make_file(v["file"], v["len"], shmem=v.get("shmem", huge != "never"), huge=huge)
 
 
 def op_fread(state: State, v: Values) -> None:
@@ -342,4 +344,5 @@ OPERATIONS: dict[str, Callable[[State, Values], None]] = {
     "idle": op_idle,
     "swapoff": op_swapoff,
     "inject": op_inject,
+    **SPECIAL,
 }

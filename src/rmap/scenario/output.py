@@ -8,14 +8,30 @@ from collections.abc import Callable, Iterator, Sequence
 from rmap.draw.tree_text import tree_text
 from rmap.image.flags import permissions
 from rmap.mm import bits
-from rmap.mm.mm_types import Vma
-from rmap.mm.page import page_mapcount
-from rmap.mm.pgtable import pte_pfn, pte_present
+from rmap.mm.mm_types import Kernel, Vma
+from rmap.mm.page import (
+    PageCompound,
+    PageDoubleMap,
+    PageHuge,
+    PageKsm,
+    compound_head,
+    page_count,
+    page_mapcount,
+    page_to_pgoff,
+)
+from rmap.mm.pgtable import (
+    is_device_private_entry,
+    is_hwpoison_entry,
+    is_migration_entry,
+    pte_pfn,
+    pte_present,
+    pte_to_swp_entry,
+)
 from rmap.query.tree import forest
 from rmap.scenario import limits, report
 from rmap.scenario.expression import PAGE_SIZE
 from rmap.scenario.grammar import Values
-from rmap.scenario.measure import owner_of, value_of
+from rmap.scenario.measure import is_zero_frame, owner_of, value_of
 from rmap.scenario.naming import RegionNames, named
 from rmap.scenario.quantities import PAGE_FLAGS
 from rmap.scenario.state import Budget, Reclaimed, State
@@ -41,13 +57,19 @@ def _spots(state: State, v: Values) -> Iterator[tuple[str, int]]:
 def _frame(state: State, pte: int) -> int:
     """The frame that an entry maps, 0 for none and for the zero page."""
     page = int(pte_pfn(pte)) if pte_present(pte) else 0
-    return 0 if page == state.machine.kernel.zero_page else page
+    return 0 if is_zero_frame(state.machine.kernel, page) else page
 
 
 def _absent(pte: int) -> str:
     if not pte:
         return "nothing is mapped"
-    return "the zero page" if pte_present(pte) else "swapped out"
+    if pte_present(pte):
+        return "the zero page"
+    entry = pte_to_swp_entry(pte)
+    kinds = ((is_hwpoison_entry, "the page's memory broke"),
+             (is_device_private_entry, "the page is in the device's memory"),
+             (is_migration_entry, "the page is being moved"))  # fmt: skip
+    return next((text for test, text in kinds if test(entry)), "swapped out")
 
 
 def who(state: State, v: Values) -> Iterator[str]:
@@ -77,12 +99,29 @@ def walk(state: State, v: Values) -> Iterator[str]:
             yield f"{v['process']} {place}: {_absent(pte)}"
             continue
         met = state.walk(page)
-        owner = owner_of(state, page)
-        of = f"anon_vma {owner}" if owner else "a file"
+        owner = _owner(state, page)
+        of = {"file": "a file", "KSM": "KSM"}.get(owner, f"anon_vma {owner}")
         yield (
             f"{v['process']} {place}: a walk of page {page:#x}, owned by {of}, visited "
             f"{met.visited} VMAs and found it in {met.mapped}"
         )
+
+
+def _owner(state: State, page: int) -> str:
+    """Whose a page is: the number of an anon_vma, ``KSM`` or ``file``."""
+    if PageKsm(state.machine.kernel, page):
+        return "KSM"
+    return str(owner_of(state, page) or "file")
+
+
+def _kinds(kernel: Kernel, page: int) -> list[str]:
+    """What a page is part of, and whether it is mapped both ways."""
+    head = compound_head(kernel, page)
+    if not PageCompound(kernel, page):
+        return []
+    if PageHuge(kernel, page):
+        return ["hugetlb"]
+    return ["thp", "double_map"] if PageDoubleMap(kernel, head) else ["thp"]
 
 
 def pages(state: State, v: Values) -> Iterator[str]:
@@ -94,12 +133,13 @@ def pages(state: State, v: Values) -> Iterator[str]:
         if not page:
             rows.append((place, "-", "", "", "", "", "", _absent(pte)))
             continue
-        flags = [name for name in PAGE_FLAGS if kernel.pg_flags[page] & getattr(bits, f"PG_{name}")]
+        word = int(kernel.pg_flags[compound_head(kernel, page)])
+        flags = [name for name in PAGE_FLAGS if word & getattr(bits, f"PG_{name}")]
         rows.append(
             (
-                place, hex(page), str(owner_of(state, page) or "file"),
-                hex(kernel.pg_index[page]), str(page_mapcount(kernel, page)),
-                str(kernel.pg_refcount[page]), str(value_of(state, page)), " ".join(flags),
+                place, hex(page), _owner(state, page), hex(page_to_pgoff(kernel, page)),
+                str(page_mapcount(kernel, page)), str(page_count(kernel, page)),
+                str(value_of(state, page)), " ".join(flags + _kinds(kernel, page)),
             )
         )  # fmt: skip
     return aligned(_PAGE_TITLES, rows, _PAGE_RIGHT)

@@ -8,13 +8,18 @@ from rmap.scenario.grammar import CGROUP, FILE, OFFSET, PROCESS, REGION, Kind, P
 #: Flags of a page that `flag` asks for; the bits are those of `rmap.mm.bits` (``PG_*``).
 PAGE_FLAGS = (
     "locked", "referenced", "uptodate", "dirty", "lru", "active", "unevictable", "writeback",
-    "reclaim", "swapbacked", "swapcache", "mlocked", "young", "idle",
+    "reclaim", "swapbacked", "swapcache", "mlocked", "young", "idle", "hwpoison",
 )  # fmt: skip
 
 #: What became of the pages of a reclaim, by the names of the model's result.
 RECLAIM_COUNTS = (
     "scanned", "reclaimed", "activated", "kept", "referenced", "unmap_fail", "lazyfreed",
     "swapped", "written", "deactivated", "rotated",
+)  # fmt: skip
+
+KSM_COUNTERS = (
+    "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "full_scans",
+    "stable_node_chains", "stable_node_dups",
 )  # fmt: skip
 
 _P = Param("process", PROCESS)
@@ -42,6 +47,11 @@ _OF_A_PAGE = (
     _spec("writable", "1 if the entry permits writes", *_SPOT),
     _spec("dirty", "1 if the entry is dirty", *_SPOT),
     _spec("young", "1 if the entry was used", *_SPOT),
+    _spec("order", "log2 of the pages that the entry maps: 0, 9 or 18", *_SPOT),
+    _spec("compound", "pages of the compound page that it is part of, 1 if of none", *_SPOT),
+    _spec("merged", "1 if KSM merged it", *_SPOT),
+    _spec("broken", "1 if the entry is that of a page whose memory broke", *_SPOT),
+    _spec("indevice", "1 if the page is in a device's memory", *_SPOT),
     _spec("visited", "VMAs that a walk of its reverse map visits", *_SPOT),
     _spec("found", "VMAs in which that walk finds it mapped", *_SPOT),
 )  # fmt: skip
@@ -84,6 +94,14 @@ _OF_THE_MACHINE = (
         "a count of the last reclaim",
         Param("name", Kind("NAME", one_of("count of a reclaim", RECLAIM_COUNTS))),
     ),
+    _spec(
+        "ksm",
+        "a counter of /sys/kernel/mm/ksm",
+        Param("name", Kind("NAME", one_of("counter of KSM", KSM_COUNTERS))),
+    ),
+    _spec("hugetlb_pages", "huge pages of 2 MiB in the pool"),
+    _spec("hugetlb_free", "those of them that are free"),
+    _spec("hugetlb_reserved", "those of them that are promised"),
     _spec("quirk", "1 if the profile has this quirk", Param("name", Kind("NAME", str))),
 )
 

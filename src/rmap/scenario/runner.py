@@ -284,10 +284,10 @@ class _Runner:
             else:
                 OPERATIONS[call.spec.name](self.state, values)
         except Stopped as stop:
-            outcome = _SIGNALS[type(stop.error)]
+            outcome = _signal(stop.error)
             ended = replace(ended, outcome=outcome, detail=str(stop.error), done=stop.done)
         except (Segfault, BusError, OutOfMemory, UserfaultPending) as error:
-            ended = replace(ended, outcome=_SIGNALS[type(error)], detail=str(error))
+            ended = replace(ended, outcome=_signal(error), detail=str(error))
         except SyscallError as error:
             name = errno.errorcode.get(error.errno or 0, "fail")
             ended = replace(ended, outcome=name, detail=str(error.strerror))
@@ -298,6 +298,9 @@ class _Runner:
             self.result.bug = check
             self.result.stopped = f"the kernel stopped in line {call.place.line}: {check}"
             ended = replace(ended, outcome="BUG", detail=str(error))
+        for remark in self.state.remarks:
+            self.say(call.place, "output", remark)
+        self.state.remarks.clear()
         self.tell()
         self.state.charge_growth()
         return ended
@@ -403,6 +406,11 @@ def _machine(program: Program, settings: dict[str, Any], quirks: dict[str, bool]
         ram=settings["ram"], swap=settings["swap"], cpus=settings["cpus"], profile=kind,
         seed=settings["seed"], invariants=settings["check"] == "each",
     )  # fmt: skip
+
+
+def _signal(error: Exception) -> str:
+    """What an access that failed is called, by the most special of its kinds that has a name."""
+    return next(_SIGNALS[kind] for kind in type(error).__mro__ if kind in _SIGNALS)
 
 
 def counts_of(answer: object) -> dict[str, int]:

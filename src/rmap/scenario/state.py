@@ -9,6 +9,7 @@ from random import Random
 from rmap.mm.bits import RMAP_VMAS_MAPPED, RMAP_VMAS_VISITED, RMAP_WALKS, VM_GROWSDOWN
 from rmap.mm.mm_types import Mm
 from rmap.model import Cgroup, FileHandle, Machine, Pin, Process, Walk
+from rmap.model.movement import Device
 from rmap.model.userfault import Userfault
 from rmap.scenario import limits
 from rmap.scenario.errors import Place, WordError
@@ -17,6 +18,8 @@ from rmap.scenario.naming import ARENA, RegionNames
 
 #: Between regions, unless they are longer.
 STRIDE = 128
+#: Pages of a huge page, to which longer regions are aligned.
+HUGE = 512
 #: Pages of a file that nobody made.
 FILE_PAGES = 128
 FIRST_PROCESS = "P0"
@@ -63,6 +66,9 @@ class State:
         self._visited = 0
         self._tables = int(machine.kernel.pt_next)
         self.last_reclaim: Reclaimed | None = None
+        self.device: Device | None = None
+        #: What an operation has to say of itself.
+        self.remarks: list[str] = []
 
     # ------------------------------------------------------------ names
 
@@ -144,6 +150,10 @@ class State:
             raise Budget(f"more than {limits.REGIONS} regions")
         if at is None:
             at = STRIDE * (1 + len(self.regions)) + self._beyond
+            if length >= HUGE:
+                # Where entries of 2 MiB can map it.
+                self._beyond += -at % HUGE
+                at += -at % HUGE
             self._beyond += max(0, -(-length // STRIDE) - 1) * STRIDE
         if at + length > limits.PAGE_NUMBER:
             raise Budget(f"region {name} would end beyond page {limits.PAGE_NUMBER}")
@@ -183,8 +193,8 @@ class State:
             self.make_file(name, FILE_PAGES, shmem=True)
         return self.files[name]
 
-    def make_file(self, name: str, pages: int, *, shmem: bool) -> None:
-        """Make a file.
+    def make_file(self, name: str, pages: int, *, shmem: bool, huge: str = "never") -> None:
+        """Make a file; `huge` is the option of the mount that shared memory is on.
 
         Raises
         ------
@@ -195,7 +205,7 @@ class State:
             raise WordError(f"there is a file {name} already")
         if len(self.files) >= limits.FILES:
             raise Budget(f"more than {limits.FILES} files")
-        self.files[name] = self.machine.file(name, pages, shmem=shmem)
+        self.files[name] = self.machine.file(name, pages, shmem=shmem, huge=huge)
 
     def known_file(self, name: str) -> FileHandle:
         """The file of that name, which must have been made or mapped."""

@@ -27,8 +27,9 @@ PROTECTIONS = {"none": "", "r": "r", "rw": "rw", "rx": "rx", "rwx": "rwx"}
 ADVICE = (
     "dontneed", "free", "cold", "pageout", "dontfork", "dofork", "wipeonfork", "keeponfork",
     "mergeable", "unmergeable", "hugepage", "nohugepage", "normal", "random", "sequential",
-    "willneed",
+    "willneed", "hwpoison", "soft_offline",
 )  # fmt: skip
+SHMEM_MODES = ("always", "within_size", "advise", "never", "deny", "force")
 #: Where an allocation can be made to fail.
 SITES = (
     "anon_vma", "anon_vma_chain", "page", "page_table", "vma", "mm", "swap_slot",
@@ -114,7 +115,8 @@ _FILES = (
     Spec("file", "Make a file of LEN pages, on disk or in shared memory.",
          (Param("file", FILE),
           Param("len", Kind("LEN", number_in(1, limits.FILE_PAGES, "the length of a file")))),
-         flags={"disk": ("shmem", False), "shmem": ("shmem", True)}),
+         flags={"disk": ("shmem", False), "shmem": ("shmem", True),
+                "huge": ("huge", "always")}),
     Spec("fread", "Read pages by read(2): into the page cache.",
          (Param("file", FILE), Param("off", PLACE), Param("len", LENGTH))),
     Spec("fwrite", "Write the number of the operation to pages by write(2).",
@@ -143,6 +145,43 @@ _RECLAIM = (
                 "chance": Kind("N", number_in(0, 100, "the chance"))}),
 )  # fmt: skip
 
+_SPOT_ONE = (_P, _R, Param("off", OFFSET))
+_PAGES = Kind("N", number_in(0, limits.RAM_PAGES, "the number of pages"))
+_HUGE = (
+    Spec("thp", "Where faults make anonymous memory huge; nowhere unless told.",
+         (Param("mode", Kind("always|madvise|never",
+                             one_of("mode", ("always", "madvise", "never")))),)),
+    Spec("shmemthp", "Likewise for shared memory.",
+         (Param("mode", Kind("MODE", one_of("mode", SHMEM_MODES))),)),
+    Spec("khugepaged", "khugepaged looks at N pages, or at all, and makes huge pages of them.",
+         (Param("pages", _PAGES, optional=True),)),
+    Spec("split", "Split the huge page there; fails with EBUSY if somebody holds it.", _SPOT_ONE),
+    Spec("shrink", "Split huge pages of which parts are not mapped, and free those."),
+    Spec("hugetlb", "Keep N huge pages of 2 MiB in the pool of hugetlb, or of 1 GiB.",
+         (Param("pages", Kind("N", number_in(0, limits.RAM_PAGES, "the number of huge pages"))),),
+         flags={"1G": ("size", "1G")}),
+)  # fmt: skip
+
+_MERGING = (
+    Spec("ksmd", "ksmd looks at N mergeable pages, or ends its round.",
+         (Param("pages", _PAGES, optional=True),)),
+    Spec("ksm", "What ksmd does; at how many places it merges one page; whether zeros merge.",
+         flags={"run": ("run", "run"), "stop": ("run", "stop"), "unmerge": ("run", "unmerge"),
+                "zeros": ("zeros", True), "nozeros": ("zeros", False)},
+         keyed={"sharing": COUNT}),
+)  # fmt: skip
+
+_MOVING = (
+    Spec("migrate", "Move pages to other page frames.", _SPOT),
+    Spec("compact", "Move pages so that free ones lie together."),
+    Spec("device", "A device with N pages of memory of its own.", (Param("pages", _PAGES),)),
+    Spec("todevice", "Move pages into the device's memory.", _RANGE),
+    Spec("fromdevice", "Move them back.", _RANGE),
+    Spec("poison", "Let the memory of the page there break; say what became of it and who is told.",
+         _SPOT_ONE, flags={"needed": ("needed", True)}),
+    Spec("offline", "Take the page there out of use, before it breaks.", _SPOT_ONE),
+)  # fmt: skip
+
 _OUTPUT = (
     Spec("who", "Print who maps pages.", _SPOT, operates=False),
     Spec("walk", "Walk the reverse map of pages; print what was visited and what was found.",
@@ -164,6 +203,9 @@ GROUPS: dict[str, tuple[Spec, ...]] = {
     "Access": _ACCESS,
     "Files": _FILES,
     "Reclaim and failure": _RECLAIM,
+    "Huge pages": _HUGE,
+    "Merged pages": _MERGING,
+    "Pages that move or break": _MOVING,
     "Output": _OUTPUT,
 }
 STATEMENTS: dict[str, Spec] = {spec.name: spec for specs in GROUPS.values() for spec in specs}
