@@ -19,3 +19,4 @@ cdef i32 _soft_offline_page(Kernel k, u64 page, i32 flags) except? -1
 cdef i32 _get_any_page(Kernel k, u64 page, i32 flags) except? -1
 cdef i32 _soft_offline_in_use_page(Kernel k, u64 page) except? -1
 cdef i32 _soft_offline_small_page(Kernel k, u64 page) except? -1
+cdef i32 _soft_offline_huge_page(Kernel k, u64 page) except? -1

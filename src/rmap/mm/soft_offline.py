@@ -117,7 +117,33 @@ def _soft_offline_in_use_page(k: Kernel, page: u64) -> i32:
         unlock_page(k, head)
         get_hwpoison_page(k, page)
         put_page(k, head)
+    if PageHuge(k, page):
+        return _soft_offline_huge_page(k, page)
     return _soft_offline_small_page(k, page)
+
+
+def _soft_offline_huge_page(k: Kernel, page: u64) -> i32:
+    """Move what is on a page of a pool, and take that apart: soft_offline_huge_page().
+
+    Our reference goes.
+    """
+    head: u64 = compound_head(k, page)
+    lock_page(k, head)
+    broken: i32 = PageHWPoison(k, head)
+    unlock_page(k, head)
+    error: i32 = -EBUSY if broken else isolate_for_migration(k, head)
+    # The isolation has a reference of its own.
+    put_page(k, head)
+    if error:
+        return error
+    pages: list = [head]
+    error = migrate_pages(k, pages, MigrationTarget(), MIGRATE_SYNC, MR_MEMORY_FAILURE)
+    if error:
+        putback_movable_pages(k, pages)
+        return -EIO if error > 0 else error
+    # If the pool can spare it; else it stays there, marked, and is given to nobody.
+    dissolve_free_huge_page(k, page)
+    return 0
 
 
 def _soft_offline_small_page(k: Kernel, page: u64) -> i32:
