@@ -6,12 +6,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmap.mm.memcg import memory_max_write
+from rmap.mm.memcg_move import mem_cgroup_move_task
 from rmap.mm.mm_types import MemCgroup
+from rmap.model.errors import check
 from rmap.model.sizes import pages_of
 from rmap.model.stats import stats_of
 
 if TYPE_CHECKING:
     from rmap.model.machine import Machine
+    from rmap.model.process import Process
 
 
 class Cgroup:
@@ -43,6 +46,15 @@ class Cgroup:
     def limit(self, size: int | str | None) -> None:
         with self.machine.kthread("memory.max") as k:
             memory_max_write(k, self.memcg, -1 if size is None else pages_of(size))
+
+    def attach(self, process: Process) -> int:
+        """Move a process here with what it is charged for; returns how many pages that were.
+
+        Raises `SyscallError` (ENOMEM) if it does not fit in, and then nothing has moved.
+        """
+        with self.machine.kthread("cgroup.procs") as k:
+            moved = int(mem_cgroup_move_task(k, process.mm, self.memcg))
+            return check(moved, f"moving {process.name} to {self.name}")
 
     def mem_stats(self) -> dict[str, int]:
         """Return the statistics that are kept for each cgroup, by the kernel's names."""
