@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, u64
+from rmap.sync.core cimport sched
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.huge.pgtable cimport is_huge_zero_pmd, pgtable_trans_huge_withdraw, pmd_populate
 from rmap.mm.inline cimport compound_mapcount, is_pmd_migration_entry, is_swap_pmd

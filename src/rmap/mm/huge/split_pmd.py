@@ -104,6 +104,7 @@ if not cython.compiled:
     from rmap.mm.tlb import pmdp_huge_clear_flush, pmdp_invalidate
     from rmap.mm.vma import add_mm_counter, mm_counter_huge_file, vma_is_anonymous
     from rmap.scalar import flag, i32, u64
+    from rmap.sync.core import sched
 
 
 # ---------------------------------------------------------------- special entries
@@ -341,8 +342,9 @@ def _fill_table(
     ptep: u64
     entry: u64
     i: u64
-    # Where a migration gave PMDs and PTEs back, NR_ANON_MAPPED has such parts twice for good.
-    alone: flag = not PageDoubleMap(k, split.page)
+    # Where a migration gave PMDs and PTEs back, NR_ANON_MAPPED has such parts twice for good. (Two
+    # CPUs that split two PMDs of a page at once would take each other's counts for such.)
+    alone: flag = not sched.exploring and not PageDoubleMap(k, split.page)
     for i in range(HPAGE_PMD_NR):
         page = split.page + i
         ptep = row * PTRS_PER_PTE + i
