@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from faulting import PAGE, Faulting
+from faulting import PAGE
 from huge import HUGE
 from racing import Race, Uneven
 
@@ -36,9 +36,7 @@ class HugeRace(Race):
     """A machine whose CPUs run at once, and whose memory is huge."""
 
     def __init__(self, **quirks: bool) -> None:
-        Faulting.__init__(self, ram=8 * HUGE, swap=32, **quirks)
-        self.outcome = {}
-        self.cpus = []
+        super().__init__(ram=8 * HUGE, max_steps=60_000, **quirks)
         self.m.thp.enabled = "always"
         self.a = int(self.p.mmap(HUGE * PAGE, addr=AT))
 
