@@ -19,10 +19,16 @@ from rmap.mm.clear_refs import clear_refs_write
 from rmap.mm.exit import exit_mm
 from rmap.mm.fork import dup_mm, mmput
 from rmap.mm.ksm.scan import ksm_scan_thread, run_store
-from rmap.mm.lru import isolate_lru_page
+from rmap.mm.lru import isolate_lru_page, put_page
 from rmap.mm.madvise import do_madvise
+from rmap.mm.migrate.migrate import (
+    MigrationTarget,
+    isolate_for_migration,
+    migrate_pages,
+    putback_movable_pages,
+)
 from rmap.mm.mm_types import Mm, Task
-from rmap.mm.page import PageKsm
+from rmap.mm.page import PageKsm, get_page_unless_zero
 from rmap.mm.vmscan import reclaim_pages
 from rmap.model import Process
 from rmap.sync.explore import World, explore
@@ -175,6 +181,53 @@ def reclaim_of_a_merged_page_against_writes(**quirks: bool) -> World:
     return f.world(finish)
 
 
+def move(f: Ksmd, page: int) -> Callable[[], object]:
+    """Let a page move to another frame, if it can."""
+
+    def moving() -> None:
+        if get_page_unless_zero(f.k, page):
+            pages: list[int] = []
+            if isolate_for_migration(f.k, page) == 0:
+                pages.append(page)
+            put_page(f.k, page)
+            migrate_pages(f.k, pages, MigrationTarget(), bits.MIGRATE_SYNC, bits.MR_SYSCALL)
+            putback_movable_pages(f.k, pages)
+
+    return moving
+
+
+def merge_against_migration(**quirks: bool) -> World:
+    """One of the pages moves while it is being merged."""
+    f = Ksmd(**quirks)
+    f.run("move", Task("move", 8, None, 1), f.kthread(move(f, f.page(f.q, f.a))))
+    f.ksmd()
+
+    def finish() -> None:
+        assert (f.p.read(f.a, 4), f.q.read(f.a, 4)) == (b"same", b"same")
+        f.settle()
+
+    return f.world(finish)
+
+
+def merged_page_moves_under_ksmd_and_a_write(**quirks: bool) -> World:
+    """A merged page moves while another page is merged into it, and one of its places writes."""
+    f = Ksmd(rounds=2, **quirks)
+    r: Process = f.m.spawn("r", cpu=1)
+    r.mmap(PAGE, addr=ARENA)
+    r.write(ARENA, b"same")
+    r.madvise(ARENA, PAGE, "mergeable")
+    f.run("move", Task("move", 8, None, 1), f.kthread(move(f, f.page(f.q, f.a))))
+    f.run("writer", f.q.task, f.store(f.a, b"Q"), f.load(f.a, 4))
+    f.ksmd()
+
+    def finish() -> None:
+        assert f.outcome["writer"] == b"Qame"
+        assert (f.p.read(f.a, 4), r.read(f.a, 4)) == (b"same", b"same")
+        f.settle()
+
+    return f.world(finish)
+
+
 def merge_against_dontneed(**quirks: bool) -> World:
     """The page is given back while it is being merged."""
     f = Ksmd(**quirks)
@@ -257,6 +310,8 @@ WORLDS = [
     merge_against_fork,
     merge_against_reclaim,
     reclaim_of_a_merged_page_against_writes,
+    merge_against_migration,
+    merged_page_moves_under_ksmd_and_a_write,
     merge_against_dontneed,
     merge_against_lazyfree_and_soft_dirty,
     unmerge_against_exit_is_expected,
