@@ -14,22 +14,14 @@ from rmap.mm.bits import (
     MAPPING_HANDLE_SHIFT,
     PAGE_MAPPING_FLAGS,
     SWP_HWPOISON,
-    PG_head,
-    PG_huge,
     PG_hwpoison,
     PG_lru,
     PG_reserved,
 )
-from rmap.mm.huge import split_page as split
-from rmap.mm.huge.split_page import deferred_split_scan
-from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AddressSpace
 from rmap.mm.page import (
     compound_head,
-    get_page_unless_zero,
     page_to_pgoff,
-    trylock_page,
-    unlock_page,
 )
 from rmap.mm.pgtable import (
     is_swap_pte,
@@ -40,32 +32,23 @@ from rmap.mm.pgtable import (
     swp_offset,
     swp_type,
 )
-from rmap.model import Machine, Process, SyscallError
-from tests.model.layout import PAGE, at
+from rmap.model import Process, SyscallError
+from rmap.model.hugetlb import HugetlbFile
+from rmap.model.movement import Device
+from tests.model.layout import BLOCK, HUGE_SIZE, PAGE, at, size
 from tests.model.looking import Looking, Op, entry_of
+from tests.model.oracle import Store
 
+#: Pages of the device.
+DEVICE_PAGES = 12
 #: So many pages are broken at once.
 BROKEN = 3
 
 
-def split_huge_page(machine: Machine, page: int) -> bool:
-    """Split the huge page that a page is part of, if it is one; whether it was split."""
-    with machine.kthread("split") as k:
-        head = int(compound_head(k, page))
-        if not k.pg_flags[head] & PG_head or k.pg_flags[head] & PG_huge:
-            return False
-        if not get_page_unless_zero(k, head):
-            return False
-        done = False
-        if trylock_page(k, head):
-            done = split.split_huge_page(k, head) == 0
-            unlock_page(k, head)
-        put_page(k, head)
-        return done
-
-
 class KernelOps(Looking):
     """The part of `tests.model.world.World` that is the kernel's own business."""
+
+    gpu: Device | None = None
 
     # ------------------------------------------------------------ which page
 
@@ -120,13 +103,45 @@ class KernelOps(Looking):
     def do_split(self, op: Op) -> None:
         """Split the huge page of a place."""
         page = self.some_page(op)
-        if page:
-            split_huge_page(self.machine, page)
+        with contextlib.suppress(ValueError):  # a small page, or one of a pool
+            self.machine.split_huge_page(page)
 
     def do_shrink(self, op: Op) -> None:
         """Split what is queued for that."""
-        with self.machine.kthread("shrink") as k:
-            deferred_split_scan(k, 1 + op.arg % 8)
+        self.machine.shrink_deferred()
+
+    # ------------------------------------------------------------ huge pages of a pool
+
+    def do_pool(self, op: Op) -> None:
+        """Make the pool larger or smaller; cut its file, or make a hole in it."""
+        if not self.hugetlb_files:
+            return
+        handle, store = self.hugetlb_files[0]
+        assert isinstance(handle, HugetlbFile)
+        number = op.arg // 4 % 7
+        if op.arg % 4 == 0:
+            self.machine.hugetlb.pool(number + 1)
+        elif op.arg % 4 == 1:
+            self.machine.hugetlb.overcommit(number // 2)
+        elif op.arg % 4 == 2:
+            with contextlib.suppress(SyscallError):
+                handle.truncate(number * HUGE_SIZE)
+                self.cut(store, number * BLOCK)
+        else:
+            handle.punch_hole(number * HUGE_SIZE, HUGE_SIZE)
+            store.values.pop(number * BLOCK, None)
+            for space in self.spaces.values():
+                for spot in space.values():
+                    if spot.store is store and spot.index == number * BLOCK:
+                        spot.own = None
+
+    def cut(self, store: Store, pages: int) -> None:
+        """A file was made so long; private copies of what is beyond are lost as well."""
+        for space in self.spaces.values():
+            for spot in space.values():
+                if spot.store is store and spot.index >= pages:
+                    spot.own, spot.freed = None, False
+        store.truncate(pages)
 
     # ------------------------------------------------------------ moving
 
@@ -142,6 +157,17 @@ class KernelOps(Looking):
     def do_compact(self, op: Op) -> None:
         """Move pages together, so that a huge page may find room."""
         self.machine.compact()
+
+    def do_device(self, op: Op) -> None:
+        """Move some of a process to a device's memory, or back."""
+        process = self.alive.get(op.who)
+        if process is None:
+            return
+        if self.gpu is None:
+            self.gpu = self.machine.device(DEVICE_PAGES)
+        move = self.gpu.push if op.arg % 4 == 0 else self.gpu.pull
+        with contextlib.suppress(SyscallError):
+            move(process, at(op.page), size(op.page, op.pages))
 
     # ------------------------------------------------------------ broken memory
 
@@ -163,7 +189,8 @@ class KernelOps(Looking):
 
     def believe(self, mapping: AddressSpace, index: int) -> None:
         """Take for a page of a file what is there now: on disk, or nothing."""
-        stores = [store for handle, store in self.files if handle.mapping is mapping]
+        files = [*self.files, *self.hugetlb_files]
+        stores = [store for handle, store in files if handle.mapping is mapping]
         for process in self.alive.values():
             for place, spot in self.spaces[process.pid].items():
                 vma = process.vma_at(at(place)) if spot.store is not None else None
@@ -204,7 +231,8 @@ class KernelOps(Looking):
         if vma is None or vma.vm_file is None:
             return False
         index = vma.vm_pgoff + (at(place) - vma.vm_start) // PAGE
-        item = vma.vm_file.f_mapping.i_pages.get(index, 0)
+        mapping = vma.vm_file.f_mapping
+        item = mapping.i_pages.get(index >> mapping.hstate.order if mapping.hstate else index, 0)
         if item < 0:
             return self.is_broken_slot(-item)
         return bool(item and self.machine.kernel.pg_flags[item] & PG_hwpoison)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rmap.check import Violation
 from rmap.check.translations import translation
-from rmap.mm.bits import SWP_HWPOISON, VM_SHARED
+from rmap.mm.bits import HPAGE_RESV_UNMAPPED, SWP_HWPOISON, VM_HUGETLB, VM_MAYSHARE, VM_SHARED
 from rmap.mm.mm_types import AddressSpace
 from rmap.mm.page import page_private
 from rmap.mm.pgtable import (
@@ -59,6 +59,7 @@ class Looking:
     spaces: dict[int, Space]
     alive: dict[int, Process]
     files: list[tuple[FileHandle, Store]]
+    hugetlb_files: list[tuple[FileHandle, Store]]
 
     def verify(self) -> None:
         """Compare everything. Raises `Wrong`, naming what differs."""
@@ -66,7 +67,7 @@ class Looking:
         violations += [f"warning: {warning}" for warning in self.machine.warnings]
         for process in self.alive.values():
             violations += self.compare(process)
-        for handle, store in self.files:
+        for handle, store in [*self.files, *self.hugetlb_files]:
             violations += self.compare_file(handle, store)
         if violations:
             raise Wrong("\n".join(str(violation) for violation in violations))
@@ -111,6 +112,9 @@ class Looking:
         vma = process.vma_at(at(page))
         if vma is None or vma.vm_file is None:
             return 0
+        if vma.vm_flags & VM_HUGETLB and not vma.vm_flags & VM_MAYSHARE and spot.own is not None:
+            # Taken away for whoever was promised it; who lost it is killed when he comes.
+            return None if vma.resv_flags & HPAGE_RESV_UNMAPPED else 0
         index = vma.vm_pgoff + (at(page) - vma.vm_start) // PAGE
         return self.peek_file(vma.vm_file.f_mapping, index)
 
@@ -121,7 +125,8 @@ class Looking:
     def peek_file(self, mapping: AddressSpace, index: int) -> int:
         """The value of a page of a file: in its cache, in swap, or on disk."""
         if mapping.hstate is not None:
-            index >>= mapping.hstate.order
+            head = mapping.i_pages.get(index >> mapping.hstate.order, 0)
+            return self.peek_page(head + index % (1 << mapping.hstate.order)) if head else 0
         item = mapping.i_pages.get(index, 0)
         if item > 0:
             return self.peek_page(item)

@@ -27,6 +27,8 @@ from tests.model.layout import (
     CELLS,
     HEAP,
     HUGE_WINDOW,
+    HUGETLB,
+    HUGETLB_WINDOW,
     OFFSETS,
     STACK,
     WINDOW,
@@ -51,6 +53,7 @@ WEIGHTS = {
     "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
     "ksm": 3, "migrate": 2, "compact": 0.7, "break": 0.4, "mend": 0.3,
     "thp": 0.1, "collapse": 0.1, "split": 0.1, "shrink": 0.1,
+    "pool": 0.01, "device": 1.5,
 }  # fmt: skip
 #: The same for walks that are about anon_vmas: what makes them, cuts and joins VMAs, and ends both.
 FAMILIES = {
@@ -66,10 +69,16 @@ HUGE = {
     "file_write": 1, "file_read": 0.5, "truncate": 0.7,
     "reclaim": 3, "age": 1, "swapoff": 0.5, "idle": 0.3, "fail": 1,
     "ksm": 1, "migrate": 2, "compact": 0.5, "break": 0.3, "mend": 0.2,
-    "thp": 1.5, "collapse": 2, "split": 2, "shrink": 1,
+    "thp": 1.5, "collapse": 2, "split": 2, "shrink": 1, "device": 0.5,
+}  # fmt: skip
+#: For walks that are about huge pages out of a pool, which have no swap, reclaim or collapse.
+HUGETLB_OPS = {
+    "spawn": 1, "fork": 4, "exit": 4, "mmap": 5, "munmap": 3, "mprotect": 2, "mremap": 0.3,
+    "madvise": 1, "mlock": 0.5, "munlock": 0.5, "write": 8, "read": 4, "pin": 0.7, "unpin": 0.7,
+    "reclaim": 0.3, "migrate": 2, "compact": 0.2, "break": 0.3, "mend": 0.2, "fail": 1, "pool": 3,
 }  # fmt: skip
 #: Walks are of so many kinds, by their seeds.
-KINDS = 4
+KINDS = 8
 #: So many processes live at once.
 CROWD = 6
 #: Longest walk, and after how many operations the world is compared.
@@ -98,10 +107,12 @@ class Walker:
     """Draws the operations of one walk, of processes that live as far as it can tell."""
 
     def __init__(
-        self, seed: int, weights: Mapping[str, float], swarm: bool = True, huge: bool = False
-    ) -> None:
+        self, seed: int, weights: Mapping[str, float], swarm: bool = True, huge: bool = False,
+        hugetlb: bool = False,
+    ) -> None:  # fmt: skip
         self.rng = random.Random(seed)
         self.huge = huge
+        self.hugetlb = hugetlb
         self.alive = [1]
         self.born = 1
         self.names = list(weights)
@@ -124,6 +135,12 @@ class Walker:
                 Op("madvise", 1, CELLS, HUGE_WINDOW, ADVICE.index("hugepage")),
                 Op("write", 1, CELLS + self.first, HUGE_WINDOW // 2, 1),
             ]  # fmt: skip
+            return ops + [self.draw() for _ in range(count)]
+        if self.hugetlb:
+            ops = [
+                Op("mmap", 1, HUGETLB, 3, self.rng.choice((0, 2, 3, 4))),
+                Op("write", 1, HUGETLB, 2, 1),
+            ]
             return ops + [self.draw() for _ in range(count)]
         ops = [Op("mmap", 1, self.first, self.size, 0), Op("write", 1, self.first, self.size)]
         return ops + [self.draw() for _ in range(count)]
@@ -153,6 +170,8 @@ class Walker:
         """Draw a page: often of the memory that there was first."""
         rng = self.rng
         chance = rng.random()
+        if self.hugetlb and chance < 0.8:
+            return HUGETLB + rng.randrange(HUGETLB_WINDOW)
         if self.huge and chance < 0.8:
             return CELLS + rng.randrange(HUGE_WINDOW)
         if chance < 0.04:
@@ -164,10 +183,12 @@ class Walker:
 
 def walk(seed: int) -> list[Op]:
     """The operations of one walk."""
-    families, huge = seed % KINDS == 0, seed % KINDS == 2
-    weights = FAMILIES if families else HUGE if huge else WEIGHTS
-    walker = Walker(seed, weights, swarm=not families, huge=huge)
-    ram = walker.rng.choice((1600, 2200, 3200) if huge else (96, 128, 200, 400))
+    kind = seed % KINDS
+    families, huge, hugetlb = kind % 4 == 0, kind == 2, kind == 6
+    weights = FAMILIES if families else HUGE if huge else HUGETLB_OPS if hugetlb else WEIGHTS
+    walker = Walker(seed, weights, swarm=not families, huge=huge, hugetlb=hugetlb)
+    sizes = (1600, 2200, 3200) if huge else (4600, 5200) if hugetlb else (96, 128, 200, 400)
+    ram = walker.rng.choice(sizes)
     swap = walker.rng.choice((64, 600, 1500) if huge else (16, 64, 128))
     boot = Op("boot", seed % 3, 0, ram, swap)
     return [boot, *walker.ops(walker.rng.randrange(STEPS // 4, STEPS))]
@@ -328,7 +349,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--kind", type=int, default=-1, metavar="REMAINDER",
-                        help="only walks of this kind: seed modulo 4")  # fmt: skip
+                        help=f"only walks of this kind: seed modulo {KINDS}")  # fmt: skip
     options = parser.parse_args()
     quirks = dict.fromkeys((*FIXES, *options.on), True) | dict.fromkeys(options.off, False)
     kind = profile(options.profile, **quirks)
@@ -360,6 +381,16 @@ FIXES = (
     "hugetlb_fork_skips_shared",
     "hugetlb_usage_starts_at_zero",
     "hugetlb_unshare_flushes",
+    "thp_migration_munlocks",
+    "split_spares_migrating",
+    "unmap_sees_all_parts",
+    "poison_by_subpage",
+    "ksm_names_node_last",
+    "ksm_expects_exit",
+    "ksm_zero_page_checks_vma",
+    "device_private_subpage",
+    "pvmw_finds_device_private",
+    "device_collect_keeps_dirty",
 )
 #: v4.18 with what was repaired later, so that nothing is to be found.
 FIXED = profile("4.18", **dict.fromkeys(FIXES, True))

@@ -74,6 +74,7 @@ def to_device(s: Scene) -> int:
         replace(s, process, address, special(SWP_DEVICE_READ, page))
     unlink(s, page)
     s.k.pg_flags[page] |= bits.PG_zone_device | bits.PG_device_private
+    s.k.pg_refcount[page] += 1  # the device's own
     return page
 
 
@@ -147,7 +148,7 @@ def device_memory_is_on_a_list_of_reclaim(s: Scene) -> None:
 
 @breaks("device-private")
 def device_memory_is_free_and_mapped(s: Scene) -> None:
-    s.k.pg_refcount[to_device(s)] = 0
+    s.k.pg_refcount[to_device(s)] = 1
 
 
 @breaks("mapcount")

@@ -25,6 +25,23 @@ FOUND = {
         Op("migrate", 1),
         Op("write", 4, 100),
     ],
+    "a huge page of a file is dirty, which nobody counts": [
+        Op("boot", 2, 0, 4600, 16),
+        Op("mmap", 1, 200, 1, 3),
+        Op("write", 1, 200),
+    ],
+    "a page of hugetlbfs that is not its file's first is found": [
+        Op("boot", 1, 0, 4600, 64),
+        Op("mmap", 1, 200, 3, 3),
+        Op("fork", 1, 5),
+        Op("write", 5, 200, 3),
+        Op("read", 1, 202),
+    ],
+    "MADV_WILLNEED finds nowhere to read huge pages from": [
+        Op("boot", 1, 0, 5200, 64),
+        Op("mmap", 1, 200),
+        Op("madvise", 1, 200, 1, 4364),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

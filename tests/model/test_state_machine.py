@@ -136,7 +136,8 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.alive)
     @rule(
-        data=st.data(), name=st.sampled_from(("thp", "collapse", "split", "shrink", "migrate")),
+        data=st.data(),
+        name=st.sampled_from(("thp", "collapse", "split", "shrink", "migrate", "device")),
         page=PLACES, pages=LENGTHS, arg=ARGS,
     )  # fmt: skip
     def huge(self, data: st.DataObject, name: str, page: int, pages: int, arg: int) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from rmap.check import FlushWatch, leftovers
-from rmap.mm.bits import VM_SHARED, PG_mlocked, PG_reserved, PG_tail
+from rmap.mm.bits import HPAGE_RESV_UNMAPPED, VM_SHARED, PG_mlocked, PG_reserved, PG_tail
 from rmap.mm.inject import SITES
 from rmap.mm.page import PageAnon
 from rmap.mm.pgtable import is_swap_pte, pte_pfn, pte_present
@@ -73,6 +73,8 @@ BOX_PAGES = 2 * BLOCK
 COMMON = 3
 #: With so much memory a world has a huge window.
 HUGE_RAM = 1500
+#: And with so much it has a pool of huge pages.
+HUGETLB_RAM = 4500
 #: More than a walk draws, so that shrinking may leave exits out.
 MAX_PROCESSES = 16
 
@@ -80,7 +82,7 @@ MAX_PROCESSES = 16
 #: Allocations that are made to fail; the other sites stand for what only other machines have.
 FAILING = ("*", *(site for site in SITES if site != "arch_unmap_one"))
 #: Operations that may fault in what they do not access.
-POPULATING = {"mmap", "mlock", "mprotect", "mremap", "pin", "userfault"}
+POPULATING = {"mmap", "mlock", "mprotect", "mremap", "pin", "userfault", "device"}
 #: Advice, that which changes most more often.
 ADVICE = (
     "dontneed", "free", "dontneed", "free", "cold", "pageout", "dontfork", "dofork", "wipeonfork",
@@ -120,6 +122,11 @@ class World(KernelOps):
         if ram >= HUGE_RAM:
             box = self.machine.file("box", BOX_PAGES, shmem=True, huge="always")
             self.files.append((box, Store(BOX_PAGES)))
+        self.hugetlb_files: list[tuple[FileHandle, Store]] = []
+        if ram >= HUGETLB_RAM:
+            self.machine.hugetlb.pool(5)
+            handle = self.machine.hugetlb.file("pages", 4)
+            self.hugetlb_files.append((handle, Store(4 * BLOCK)))
         self.group = self.machine.cgroup("small", limit=ram // 8)
         if watched:
             self.machine.trace(FlushWatch(self.machine.kernel))
@@ -132,7 +139,8 @@ class World(KernelOps):
         action: Callable[[Op], None] = getattr(self, f"do_{op.name}")
         action(op)
         process = self.process(op)
-        if process is not None and op.name in POPULATING:
+        hugetlb = op.name in ("read", "write") and in_hugetlb(op.page)
+        if process is not None and (op.name in POPULATING or hugetlb):
             self.note_copies(process)
 
     def note_copies(self, process: Process) -> None:
@@ -149,6 +157,21 @@ class World(KernelOps):
                     continue
                 if is_swap_pte(pte) or (pte_present(pte) and PageAnon(k, pte_pfn(pte))):
                     spot.own = spot.store.values.get(spot.index, 0)
+
+        if self.hugetlb_files:
+            self.note_stolen()
+
+    def note_stolen(self) -> None:
+        """Note which huge pages were taken away for who was promised them.
+
+        Who lost one is killed when he comes, but a child of his finds zeros.
+        """
+        for process in self.alive.values():
+            for place, spot in self.spaces[process.pid].items():
+                if in_hugetlb(place) and spot.own is not None and not entry_of(process, place):
+                    vma = process.vma_at(at(place))
+                    stolen = vma is not None and vma.resv_flags & HPAGE_RESV_UNMAPPED
+                    spot.freed = spot.freed or bool(stolen)
 
     def process(self, op: Op) -> Process | None:
         """The process that an operation is of, ``None`` if it does not live."""
@@ -241,6 +264,11 @@ class World(KernelOps):
         kind = ("anon", "anon", "shared", "file", "fileprivate")[op.arg % 5]
         prot = PROTS[op.arg // 5 % len(PROTS)]
         handle, store = self.files[-1 if in_huge(op.page) else op.arg // 25 % 2]
+        if in_hugetlb(op.page):
+            if not self.hugetlb_files:
+                return
+            kind = {"anon": "hugetlb", "shared": "hugetlbshared"}.get(kind, kind)
+            handle, store = self.hugetlb_files[0]
         file = handle if kind in ("file", "fileprivate") else None
         pgoff = self.offset_for(op) if file else 0
         length = size(op.page, op.pages)
@@ -253,16 +281,22 @@ class World(KernelOps):
 
         if not self.attempt(process, mapping):
             return
+        if in_hugetlb(op.page) and file:  # mapped for writing, a file becomes as long as that
+            store.size = int(handle.mapping.size_pages)
         space = self.spaces[process.pid]
-        behind = store if file else Store(length // PAGE) if kind == "shared" else None
+        behind = store if file else None
+        if kind in ("shared", "hugetlbshared"):
+            behind = Store(length // PAGE)
         for place in range(op.page, op.page + op.pages):
             index = (at(place) - at(op.page)) // PAGE + pgoff
-            private = kind in ("anon", "fileprivate")
+            private = kind in ("anon", "hugetlb", "fileprivate")
             space[place] = Spot(prot, behind, index if behind else 0, private)
 
     def offset_for(self, op: Op) -> int:
         """Where in its file a mapping begins: in the huge window mostly as suits a huge page."""
         number = op.arg // 50 % 4
+        if in_hugetlb(op.page):
+            return number * BLOCK
         if in_huge(op.page):
             return OFFSETS[(op.page - CELLS) % len(OFFSETS)] + (0, BLOCK, 0, 1)[number]
         return number
@@ -429,6 +463,8 @@ class World(KernelOps):
         try:
             action()
         except (Segfault, BusError) as error:
+            if in_hugetlb(page) and type(error) is BusError and expected is None:
+                return False  # the pool has no page for it
             if expected is None or type(error) is not expected:
                 raise Wrong(
                     f"{error!r} at page {page} of {process}, expected {expected}"
@@ -436,6 +472,9 @@ class World(KernelOps):
             return False
         except (OutOfMemory, UserfaultPending):
             return False
+        if in_huge(page) and expected is BusError:
+            # A huge page of shared memory may reach beyond the end of its file.
+            return write and self.spaces[process.pid][page].private
         if expected is not None:
             raise Wrong(f"an access to page {page} of {process} went through, not {expected}")
         return True
@@ -540,11 +579,11 @@ class World(KernelOps):
         whole = BOX_PAGES if handle is self.files[-1][0] else FILE_PAGES
         pages = whole if op.arg // 6 % 2 else self.index_in(store, op)
         handle.truncate(pages * PAGE)
-        for space in self.spaces.values():
-            for spot in space.values():
-                if spot.store is store and spot.index >= pages:
-                    spot.own, spot.freed = None, False
-        store.truncate(pages)
+        before = store.size
+        self.cut(store, pages)
+        if whole == BOX_PAGES:
+            for index in range(before, pages):  # what was stored beyond the end shows now
+                store.values[index] = self.peek_file(handle.mapping, index)
 
     def index_in(self, store: Store, op: Op) -> int:
         """A page of a file: of the one for the huge window, mostly one where a cell may begin."""
@@ -554,7 +593,8 @@ class World(KernelOps):
 
     def do_writeback(self, op: Op) -> None:
         handle = self.files[op.arg % 3][0] if op.arg % 3 < 2 else None  # shared memory has no disk
-        self.machine.writeback(handle)
+        with contextlib.suppress(SyscallError):  # told once of what broke and was not written
+            self.machine.writeback(handle)
 
     # ------------------------------------------------------------ memory pressure
 

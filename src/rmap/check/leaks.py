@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from rmap.check.recount import Recount
-from rmap.mm.bits import PAGE_MAPPING_ANON, SWAP_HAS_CACHE, SWAP_MAP_BAD, PG_lru, PG_reserved
+from rmap.mm.bits import (
+    PAGE_MAPPING_ANON,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    PG_lru,
+    PG_reserved,
+    PG_zone_device,
+)
 from rmap.mm.mm_types import Kernel
 
 
@@ -32,7 +39,7 @@ def _leftovers(facts: Recount) -> Iterator[str]:
     if len(k.pt_free) != k.pt_next - 1:
         yield f"{k.pt_next - 1 - len(k.pt_free)} page tables are not given back"
     kept = set(facts.cached_pages) | set(facts.pins or ()) | set(facts.continuation_pages)
-    kept |= set(np.flatnonzero(facts.flagged(PG_reserved)).tolist())
+    kept |= set(np.flatnonzero(facts.flagged(PG_reserved | PG_zone_device)).tolist())
     kept |= {*k.poisoned, k.huge_zero_page}
     found = facts.flagged(PG_lru)
     found[list(k.poisoned)] = True

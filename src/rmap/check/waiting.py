@@ -39,7 +39,7 @@ def device_private(facts: Recount) -> Iterator[str]:
         yield f"page {facts.mapped.pfn[row]:#x} of a device is mapped in {name_vma(vma)}"
     for page in np.flatnonzero(private & facts.flagged(PG_lru)).tolist():
         yield f"page {page:#x} of a device is on an LRU list"
-    used = np.asarray(k.pg_refcount) > 0
+    used = np.asarray(k.pg_refcount) > 1
     for page in np.flatnonzero(private & ~used & (facts.map_counts > 0)).tolist():
         yield f"page {page:#x} of a device is mapped and free"
 

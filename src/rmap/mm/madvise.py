@@ -231,6 +231,9 @@ def madvise_willneed(k: Kernel, vma: Vma, start: u64, end: u64) -> i32:
     if vma.vm_file is None:
         return _swapin_walk(k, vma, start, end)
     mapping: AddressSpace = vma.vm_file.f_mapping
+    if mapping.hstate is not None:
+        # There is nowhere that hugetlbfs could read from.
+        return 0
     index: u64 = ((start - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
     last: u64 = ((end - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
     if last > mapping.size_pages:

@@ -109,15 +109,20 @@ def find_get_page(k: Kernel, mapping: AddressSpace, index: u64) -> u64:
 
 
 def find_lock_entry(k: Kernel, mapping: AddressSpace, index: u64) -> i64:
-    """What is at an index; a page with a reference and locked, and certainly still there."""
+    """What is at an index; a page with a reference and locked, and certainly still there.
+
+    Files of hugetlbfs count in huge pages, and so does the index of their pages.
+    """
     item: i64
+    at: u64
     while True:
         item = find_get_entry(k, mapping, index)
         if item <= 0:
             return item
         lock_page(k, item)
         if page_in_mapping(k, item, mapping):
-            if page_to_pgoff(k, item) != index:
+            at = page_to_pgoff(k, item) if mapping.hstate is None else page_index(k, item)
+            if at != index:
                 BUG_PAGE("filemap.c find_lock_entry: the page has another index", item)
             return item
         unlock_page(k, item)
