@@ -137,3 +137,92 @@ def broken(p: Process, address: int) -> bool:
     except BusError:
         return False
     return False
+
+
+# ---------------------------------------------------------------- huge pages
+
+PARTS = [1, 2, 255, 256, 511]
+HUGE_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "fork", "exit", "protect", "drop", "split", "collapse"]),
+        st.integers(0, 5),
+        st.sampled_from(PARTS),
+    ),
+    max_size=10,
+)
+
+
+class SharingHuge(Faulting):
+    """Processes of one family, with a huge page that some of them have in parts."""
+
+    def __init__(self) -> None:
+        super().__init__(ram=8192)
+        self.m.early_kill = True
+        self.m.thp.enabled = "always"
+        self.a = self.p.mmap(512 * PAGE, addr=ARENA)
+        self.p.write(self.a, b"\1")
+        self.owners = [self.p]
+        self.stored: dict[tuple[int, int], bytes] = {}
+
+    def step(self, what: str, number: int, part: int) -> None:
+        """One operation of one process."""
+        p = self.owners[number % len(self.owners)]
+        at = self.a + part * PAGE
+        if what == "write":
+            value = bytes([65 + (number + part) % 26])
+            p.write(at, value)
+            self.stored[p.pid, part] = value
+        elif what == "fork" and len(self.owners) < 4:
+            child = p.fork(f"p{len(self.m.processes)}")
+            self.owners.append(child)
+            for (pid, i), value in list(self.stored.items()):
+                if pid == p.pid:
+                    self.stored[child.pid, i] = value
+        elif what == "exit" and len(self.owners) > 1:
+            self.owners.remove(p)
+            p.exit()
+        elif what == "protect":
+            p.mprotect(at, PAGE, "r")
+            p.mprotect(at, PAGE, "rw")
+        elif what == "drop":
+            p.madvise(at, PAGE, "dontneed")
+            self.stored.pop((p.pid, part), None)
+        elif what == "split":
+            page = self.page(p, at)
+            if self.k.pg_flags[page] & (bits.PG_head | bits.PG_tail):
+                self.m.split_huge_page(page)
+        elif what == "collapse":
+            self.m.khugepaged()
+
+
+@given(HUGE_STEPS, st.integers(0, 5), st.sampled_from(PARTS))
+@settings(max_examples=25)
+def test_of_a_huge_page_only_the_broken_part_is_lost_to_those_who_have_it(
+    steps: list[tuple[str, int, int]], number: int, part: int
+) -> None:
+    s = SharingHuge()
+    for step in steps:
+        s.step(*step)
+    o = s.owners[number % len(s.owners)]
+    if s.page(o, s.a + part * PAGE) in (0, s.k.zero_page):
+        s.step("write", number, part)
+    page = s.page(o, s.a + part * PAGE)
+    lost = {
+        (p.pid, s.a + i * PAGE)
+        for p in s.owners
+        for i in PARTS
+        if s.page(p, s.a + i * PAGE) == page
+    }
+    assert (o.pid, s.a + part * PAGE) in lost
+    failure = s.m.memory_failure(page)
+    assert failure.error == 0
+    if failure.kind.startswith("dirty"):
+        assert {(kill.process.pid, kill.address) for kill in failure.kills} == lost
+    for p in s.owners:
+        for i in PARTS:
+            at = s.a + i * PAGE
+            if (p.pid, at) in lost:
+                assert broken(p, at)
+            else:
+                assert p.read(at, 1) == s.stored.get((p.pid, i), b"\0")
+    assert s.sound()
