@@ -22,7 +22,7 @@ from rmap.mm.madvise import do_madvise
 from rmap.mm.migrate.entries import remove_migration_ptes
 from rmap.mm.mm_types import Mm
 from rmap.mm.page import get_page, lock_page, unlock_page
-from rmap.mm.pgtable import pmd_offset, pmd_trans_huge, pte_pfn
+from rmap.mm.pgtable import pmd_offset, pmd_trans_huge, pte_lock, pte_pfn, pte_unlock
 from rmap.mm.unmap import try_to_unmap
 from rmap.model import Process
 from rmap.sync.explore import World, explore
@@ -154,6 +154,48 @@ def write_against_fork(**quirks: bool) -> World:
     return f.world(finish)
 
 
+def access_against_a_page_lock(*, write: bool, **quirks: bool) -> World:
+    """An access that needs the page lock, while somebody has it, and changes the PMD meanwhile."""
+    f = HugeRace(**quirks)
+    f.p.write(f.a, b"old")
+    head = f.head(f.p)
+    child = f.p.fork()
+    child.cpu = 1
+    slot = pmd_offset(f.k, f.p.mm, f.a)
+
+    def hold() -> None:
+        get_page(f.k, head)
+        lock_page(f.k, head)
+        # Aging does so, without the page lock even.
+        pte_lock(f.k, slot)
+        f.k.pt[slot] &= ~bits._PAGE_ACCESSED
+        pte_unlock(f.k, slot)
+        unlock_page(f.k, head)
+        put_page(f.k, head)
+
+    if not write:
+        f.k.pt[slot] = f.k.pt[slot] & ~1 | bits._PAGE_PROTNONE
+    act = f.store(f.a, b"n") if write else f.load(f.a, 1)
+    f.run("user", f.p.task, act, f.load(f.a, 3))
+    f.run("holder", f.m.spawn("kthread").task, f.kthread(hold))
+
+    def finish() -> None:
+        assert f.outcome["user"] == (b"nld" if write else b"old")
+        assert child.read(f.a, 3) == b"old"
+
+    return f.world(finish)
+
+
+def write_against_a_page_lock(**quirks: bool) -> World:
+    """A write to a shared huge page, which somebody has locked."""
+    return access_against_a_page_lock(write=True, **quirks)
+
+
+def hint_against_a_page_lock(**quirks: bool) -> World:
+    """A read through a PMD that forbids it as a hint, of a page that somebody has locked."""
+    return access_against_a_page_lock(write=False, **quirks)
+
+
 WORLDS: list[Callable[..., World]] = [
     first_touch_twice,
     first_read_against_first_write,
@@ -161,6 +203,8 @@ WORLDS: list[Callable[..., World]] = [
     write_against_dontneed_of_other_parts,
     write_against_a_move_that_is_given_up,
     write_against_fork,
+    write_against_a_page_lock,
+    hint_against_a_page_lock,
 ]
 
 

@@ -9,7 +9,7 @@ from huge import HUGE, check_all, counts, frame, head_at, huge_kernel, huge_spac
 from hugely import Hugely
 from kernels import Failing
 from spaces import Space
-from test_huge_change import slot
+from test_huge_change import slot, somebody_else
 from test_shmem_huge import Shmem
 
 from rmap.mm.bits import (
@@ -24,6 +24,8 @@ from rmap.mm.bits import (
     TTU_IGNORE_MLOCK,
     TTU_MIGRATION,
     PG_anon_exclusive,
+    PG_dirty,
+    PG_referenced,
 )
 from rmap.mm.bug import KernelBug
 from rmap.mm.huge.split_pmd import split_huge_pmd
@@ -179,6 +181,51 @@ def test_both_ways_of_mapping_wait_and_come_back(k: Kernel) -> None:
     assert total_mapcount(k, head) == HUGE + 1
     # Both the PMD and the first PTE of each part have counted the pages as mapped.
     assert (k.vm_stat[NR_ANON_THPS], k.vm_stat[NR_ANON_MAPPED]) == (1, 2 * HUGE)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_pmd_of_shared_memory_that_waits_is_dropped_when_it_is_split(repaired: bool) -> None:
+    s = Shmem(split_spares_migrating=repaired)
+    k, a = s.k, s.shared()
+    s.p.write(a, b"x")
+    head = s.head()
+    rss = list(s.p.mm.rss_stat)
+    with somebody_else():
+        get_page(k, head)
+        lock_page(k, head)
+        assert try_to_unmap(k, head, MIGRATE)
+    (vma,) = s.p.vmas
+    pmd = pmd_offset(k, s.p.mm, a)
+    assert is_pmd_migration_entry(k.pt[pmd])
+    if not repaired:
+        with pytest.raises(KernelBug, match="not a PMD that maps a page"):
+            split_huge_pmd(k, vma, pmd, a)
+        with somebody_else():
+            crashed()
+        return crashed()
+    split_huge_pmd(k, vma, pmd, a)
+    assert (k.pt[pmd], sum(rss) - sum(s.p.mm.rss_stat)) == (0, HUGE)
+    with somebody_else():
+        unlock_page(k, head)
+        put_page(k, head)
+    assert s.p.read(a, 1) == b"x"
+    return s.sound()
+
+
+def test_a_pmd_of_shared_memory_is_dropped_when_it_is_split() -> None:
+    """What it knew goes to the page, and a fault finds that again."""
+    s = Shmem()
+    k, a = s.k, s.shared()
+    s.p.write(a, b"x")
+    head = s.head()
+    k.pg_flags[head] &= ~(PG_dirty | PG_referenced)
+    (vma,) = s.p.vmas
+    split_huge_pmd(k, vma, pmd_offset(k, s.p.mm, a), a)
+    assert k.pt[pmd_offset(k, s.p.mm, a)] == 0
+    assert k.pg_flags[head] & (PG_dirty | PG_referenced) == PG_dirty | PG_referenced
+    assert (page_mapcount(k, head), s.stat("nr_file_mapped")) == (0, 0)
+    assert s.p.read(a, 1) == b"x"
+    s.sound()
 
 
 def test_the_architecture_may_refuse_one_part(k: Kernel) -> None:
