@@ -181,6 +181,17 @@ def test_the_entry_that_unmapping_leaves_for_a_device_page() -> None:
     assert f.sound()
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_who_has_a_page_of_the_device_is_told_since_4_20(found: bool) -> None:
+    w = with_device(pvmw_finds_device_private=found)
+    f, gpu, a = w.f, w.gpu, w.a
+    gpu.pull(f.p, a, PAGE)
+    c = f.p.fork()
+    walk = f.m.walk(gpu.page(f.p, a))
+    assert walk.visited == 2
+    assert [m.process for m in walk.mappings] == ([f.p, c] if found else [])
+
+
 def test_munmap_gives_the_page_back_to_the_device(w: World) -> None:
     f, gpu, a = w.f, w.gpu, w.a
     gpu.pull(f.p, a, 2 * PAGE)

@@ -241,7 +241,7 @@ def test_who_maps_a_page_and_what_it_costs_to_know(m: Machine) -> None:
     assert {mapping.process for mapping in walk.mappings} == {p, *children[1:]}
     assert all(mapping.address == a for mapping in walk.mappings)
     assert m.who_maps(children[0].pages(a, PAGE)[0])[0].process is children[0]
-    with pytest.raises(ValueError, match="is not a page of RAM here"):
+    with pytest.raises(ValueError, match="is not a page here"):
         m.who_maps(257)
     assert m.who_maps(250) == []
 

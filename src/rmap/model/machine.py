@@ -404,8 +404,8 @@ class Machine:
         """
         visitor = _Visitor(page)
         with self.kthread("walk") as k:
-            if not 0 < page <= k.nr_pages:
-                raise ValueError(f"{page:#x} is not a page of RAM here (0x1-{k.nr_pages:#x})")
+            if not 0 < page < len(k.pg_flags):
+                raise ValueError(f"{page:#x} is not a page here (0x1-{len(k.pg_flags) - 1:#x})")
             head = compound_head(k, page)
             if PageAnon(k, head) or page_mapping(k, head) is not None:
                 lock_page(k, head)
