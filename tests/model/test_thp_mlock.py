@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from rmap.mm.bits import HPAGE_PMD_NR, PG_mlocked
+from rmap.mm.bits import HPAGE_PMD_NR, VM_LOCKED, PG_mlocked
 from rmap.mm.page import compound_order
+from rmap.mm.page_referenced import PageReferencedArg, page_referenced
 from rmap.model import Machine, Process
 
 PAGE = 4096
@@ -147,4 +148,25 @@ def test_a_write_of_a_relative_copies_and_leaves_the_lock(base: str) -> None:
     child.exit()
     p.munlock(AT, HUGE)
     assert mlocked(m) == 0
+    sound(m)
+
+
+@pytest.mark.parametrize("base", ["4.18", "6.1"])
+def test_ptes_of_a_locked_vma_hold_a_huge_page_for_aging_until_5_18(base: str) -> None:
+    """Aging of v4.18 stops at the VMA; later kernels ask the entries, as these lock nothing."""
+    m, p, head = locked(base)
+    p.munlock(AT + 10 * PAGE, PAGE)
+    p.read(AT, 1)
+    k = m.kernel
+    pra = PageReferencedArg()
+    with m.kthread("kswapd"):
+        used = page_referenced(k, head, False, None, pra)
+    assert pra.vm_flags & VM_LOCKED
+    assert used == (0 if base == "4.18" else 3), "the VMA is three by now"
+    assert mlocked(m) == 0
+    # Either way reclaim cannot take what is locked: it splits the page, and marks the parts.
+    m.page_referenced([head])
+    m.age(HPAGE_PMD_NR)
+    m.reclaim(HPAGE_PMD_NR)
+    assert p.pages(AT, PAGE) == [head]
     sound(m)

@@ -5,8 +5,9 @@ from rmap.sync.core cimport sched
 from rmap.sync.locks cimport RwSem
 from rmap.mm.anon_vma cimport page_lock_anon_vma_read
 from rmap.mm.inline cimport ClearPage, PageAnon, PageKsm, TestClearPage, flush_tlb_page
-from rmap.mm.inline cimport page_mapped, page_rmapping, pmd_offset, pte_offset, pte_pfn
-from rmap.mm.inline cimport pte_present, ptep_clear_flush_young_notify, ptl_of, total_mapcount
+from rmap.mm.inline cimport page_mapped, page_rmapping, PageTransCompound, pmd_offset, pte_offset
+from rmap.mm.inline cimport pte_pfn, pte_present, ptep_clear_flush_young_notify, ptl_of
+from rmap.mm.inline cimport total_mapcount
 from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.mlock_page cimport mlock_vma_page_counted
 from rmap.mm.mm_types cimport AnonVma, IntervalNode, Kernel, MemCgroup, Vma
@@ -27,6 +28,7 @@ cdef class PageReferencedArg(RmapWalkControl):
 cpdef flag page_referenced_one(
     Kernel k, u64 page, Vma vma, u64 address, PageReferencedArg pra
 ) except? -1
+cdef flag _never_mlocked(Kernel k, PageVmaMappedWalk pvmw) except? -1
 cpdef i32 page_referenced(
     Kernel k, u64 page, flag is_locked, MemCgroup memcg, PageReferencedArg pra
 ) except? -1

@@ -39,6 +39,7 @@ if not cython.compiled:
         ClearPage,
         PageAnon,
         PageKsm,
+        PageTransCompound,
         TestClearPage,
         page_mapped,
         page_rmapping,
@@ -114,7 +115,7 @@ def page_referenced_one(
     referenced: i32 = 0
     while page_vma_mapped_walk(k, pvmw):  # L764
         address = pvmw.address
-        if vma.vm_flags & VM_LOCKED:  # L767
+        if vma.vm_flags & VM_LOCKED and not _never_mlocked(k, pvmw):  # L767
             if k.profile.mlock_counts:
                 # Whoever mapped it should have counted it, and missed to.
                 mlock_vma_page_counted(k, page, vma, not pvmw.pte)
@@ -143,6 +144,14 @@ def page_referenced_one(
     if not pra.mapcount:  # L809
         return False
     return True
+
+
+def _never_mlocked(k: Kernel, pvmw: PageVmaMappedWalk) -> flag:
+    """Whether an entry maps part of a huge page, by which a VM_LOCKED VMA does not hold it (v5.18).
+
+    Before, such a page was left alone here, though nothing that PTEs map of it is ever mlocked.
+    """
+    return k.profile.mlock_counts and pvmw.pte != 0 and PageTransCompound(k, pvmw.page)
 
 
 def page_referenced(
