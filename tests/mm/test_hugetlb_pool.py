@@ -209,7 +209,8 @@ def test_a_page_to_migrate_to_is_a_free_one_or_a_temporary_one() -> None:
     with m.kthread("mover") as k:
         first = alloc_huge_page_nodemask(k, h)
         second = alloc_huge_page_nodemask(k, h)
-        assert first and second
+        assert first
+        assert second
         assert h.nr_huge_pages == 2
         put_huge_page(k, second)
         assert h.nr_huge_pages == 1
