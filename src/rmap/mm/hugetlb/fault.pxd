@@ -3,7 +3,7 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.anon_vma cimport anon_vma_prepare
 from rmap.mm.content cimport clear_page_content, copy_page_content
-from rmap.mm.hugetlb.file cimport huge_add_to_page_cache, hugetlb_fault_mutex
+from rmap.mm.hugetlb.file cimport find_lock_huge_page, huge_add_to_page_cache, hugetlb_fault_mutex
 from rmap.mm.hugetlb.pgtable cimport huge_pte_alloc, huge_pte_offset, huge_ptep_clear_flush
 from rmap.mm.hugetlb.pgtable cimport is_hugetlb_entry_hwpoisoned, is_hugetlb_entry_migration
 from rmap.mm.hugetlb.pgtable cimport make_huge_pte
@@ -22,7 +22,6 @@ from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport ClearPage, PageAnon, PageHWPoison, SetPage, get_page, lock_page
 from rmap.mm.page cimport page_mapcount, trylock_page, unlock_page
-from rmap.mm.page_cache cimport find_lock_entry
 from rmap.mm.pgtable cimport pte_lock, pte_mkdirty, pte_mkyoung, pte_none, pte_pfn, pte_present
 from rmap.mm.pgtable cimport pte_unlock, pte_write, ptep_get, set_pte_at
 from rmap.mm.rmap_counts cimport hugepage_add_new_anon_rmap, page_dup_rmap, page_move_anon_rmap

@@ -37,7 +37,11 @@ if not cython.compiled:
         PG_uptodate,
     )
     from rmap.mm.content import clear_page_content, copy_page_content
-    from rmap.mm.hugetlb.file import huge_add_to_page_cache, hugetlb_fault_mutex
+    from rmap.mm.hugetlb.file import (
+        find_lock_huge_page,
+        huge_add_to_page_cache,
+        hugetlb_fault_mutex,
+    )
     from rmap.mm.hugetlb.pgtable import (
         huge_pte_alloc,
         huge_pte_offset,
@@ -82,7 +86,6 @@ if not cython.compiled:
         trylock_page,
         unlock_page,
     )
-    from rmap.mm.page_cache import find_lock_entry
     from rmap.mm.pgtable import (
         pte_lock,
         pte_mkdirty,
@@ -180,10 +183,8 @@ def _get_copies_ready(k: Kernel, f: HugeFault) -> i32:
     if vma_needs_reservation(k, f.h, f.vma, f.address) < 0:
         return VM_FAULT_OOM
     vma_end_reservation(k, f.h, f.vma, f.address)
-    item: i64
     if not f.vma.vm_flags & VM_MAYSHARE:
-        item = find_lock_entry(k, f.mapping, f.idx)
-        f.pagecache_page = item
+        f.pagecache_page = find_lock_huge_page(k, f.mapping, f.idx)
     return 0
 
 
@@ -237,7 +238,7 @@ def hugetlb_no_page(k: Kernel, f: HugeFault) -> i32:
     anon_rmap: flag = False
     page: i64
     while True:
-        page = find_lock_entry(k, f.mapping, f.idx)
+        page = find_lock_huge_page(k, f.mapping, f.idx)
         if page:
             if PageHWPoison(k, page):
                 return _back_out(k, f, page, VM_FAULT_HWPOISON)

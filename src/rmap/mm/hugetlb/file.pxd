@@ -12,7 +12,7 @@ from rmap.mm.lru cimport put_page
 from rmap.mm.mm_types cimport AddressSpace, File, Hstate, IntervalNode, Kernel, ResvMap, Vma
 from rmap.mm.page cimport ClearPage, PageFlag, get_page, lock_page, page_index, page_mapped
 from rmap.mm.page cimport set_page_index, set_page_mapping, unlock_page
-from rmap.mm.page_cache cimport find_get_page, page_cache_item
+from rmap.mm.page_cache cimport find_get_page, page_cache_item, page_in_mapping
 from rmap.sync.locks cimport RwSem
 
 cpdef File hugetlb_file_setup(Kernel k, str name, Hstate h, u64 pages, u64 vm_flags)
@@ -20,6 +20,7 @@ cpdef flag is_file_hugepages(File file) except? -1
 cpdef u64 hugetlb_align(File file, u64 length) except? 0
 cpdef i32 hugetlbfs_file_mmap(Kernel k, File file, Vma vma) except? -1
 cpdef RwSem hugetlb_fault_mutex(Kernel k, Vma vma, AddressSpace mapping, u64 idx, u64 address)
+cpdef u64 find_lock_huge_page(Kernel k, AddressSpace mapping, u64 idx) except? 0
 cpdef i32 huge_add_to_page_cache(Kernel k, u64 page, AddressSpace mapping, u64 idx) except? -1
 cpdef i32 remove_huge_page(Kernel k, u64 page, AddressSpace mapping) except? -1
 cpdef bytes hugetlbfs_read(Kernel k, File file, i64 offset, i64 length)

@@ -54,7 +54,7 @@ if not cython.compiled:
         set_page_mapping,
         unlock_page,
     )
-    from rmap.mm.page_cache import find_get_page, page_cache_item
+    from rmap.mm.page_cache import find_get_page, page_cache_item, page_in_mapping
     from rmap.scalar import flag, i32, i64, u64
     from rmap.sync.locks import RwSem
 
@@ -134,6 +134,26 @@ def hugetlb_fault_mutex(
     else:
         key = vma.vm_mm.ident * 31 + (address >> huge_page_shift(mapping.hstate))
     return k.hugetlb_fault_mutexes[key % HUGETLB_FAULT_MUTEXES]
+
+
+def find_lock_huge_page(k: Kernel, mapping: AddressSpace, idx: u64) -> u64:
+    """The page that a file has at an offset, locked, with a reference; 0 if it has none there.
+
+    find_lock_page(), of a cache that counts in huge pages.
+    """
+    page: u64
+    while True:
+        page = find_get_page(k, mapping, idx)
+        if not page:
+            return 0
+        lock_page(k, page)
+        if page_in_mapping(k, page, mapping):
+            if page_index(k, page) != idx:
+                BUG_PAGE("filemap.c pagecache_get_page: the page has another index", page)
+            return page
+        # It left the file before we had it locked.
+        unlock_page(k, page)
+        put_page(k, page)
 
 
 def huge_add_to_page_cache(k: Kernel, page: u64, mapping: AddressSpace, idx: u64) -> i32:
