@@ -12,8 +12,9 @@ from rmap.check import leftovers
 from rmap.image import MemoryImage
 from rmap.image.flags import Kpf, Pte, Vm
 from rmap.mm import bits
-from rmap.model import Machine
+from rmap.model import BrokenMemory, Machine, Process
 from tests.images import ANON, FILE, HEAD, SHMEM, TAIL, ZERO, World, swap_entry
+from tests.model.huge_scene import HugeScene
 from tests.model.scene import PAGE, Scene
 from tests.model.soak import FIXED, walk
 from tests.model.world import World as RandomWorld
@@ -305,3 +306,71 @@ def test_flags_of_vmas_stay() -> None:
     kept = bits.VM_LOCKED | bits.VM_DONTCOPY
     assert vma.vm_flags & (kept | bits.VM_UFFD_MISSING) == kept
     assert m.check() == []
+
+
+# ---------------------------------------------------------------- huge and broken pages of a model
+
+
+def round_trip(machine: Machine) -> list[str]:
+    """What differs between an image and that of the machine it makes."""
+    again = Machine.from_image(machine.snapshot(), cpus=2, profile=machine.kernel.profile)
+    assert again.check() == []
+    assert again.loaded is not None
+    assert (again.loaded.misfits, again.loaded.left_out, again.loaded.huge) == (0, {}, 0)
+    before, after = machine.snapshot(), again.snapshot()
+    last = before.ram["end_pfn"][0]
+    pages = after.pages.take(after.pages["pfn"] < last)
+    after = MemoryImage(after.tables | {"ram": before.ram, "pages": pages})
+    return differences(without_handles(before), without_handles(after))
+
+
+@pytest.mark.parametrize("profile", ["4.18", "6.1"])
+def test_huge_pages_become_what_they_were(profile: str) -> None:
+    scene = HugeScene(profile)
+    again = load_again(scene.machine)
+    stats, loaded = scene.machine.mem_stats(), again.mem_stats()
+    for name in ("nr_anon_thps", "nr_anon_mapped", "nr_shmem_thps", "nr_shmem_pmdmapped"):
+        assert loaded[name] == stats[name] > 0
+    # Its pages are on no list, as nobody made them by a fault; in the copy they are on one.
+    wrong = [column for column in round_trip(scene.machine) if column != "pages.flags"]
+    assert wrong == []
+
+
+def huge_machine() -> tuple[Machine, Process]:
+    """A machine with a huge page that two map, one of them in parts, and broken memory."""
+    machine = Machine(ram=4096, cpus=2, swap=64, profile=FIXED)
+    machine.thp.enabled = "always"
+    process = machine.spawn("huge")
+    start = process.mmap(3 << 21, addr=1 << 30)
+    process.touch(start, 2 << 21)
+    process.read(start + (2 << 21), 1)
+    child = process.fork("child")
+    child.munmap(start + (1 << 21), 5 * PAGE)
+    broken = process.mmap(PAGE, addr=1 << 28)
+    process.write(broken, b"x")
+    machine.memory_failure(process.pages(broken, PAGE)[0])
+    machine.memory_failure(4000)
+    return machine, process
+
+
+def test_huge_and_broken_pages_become_what_they_were() -> None:
+    machine, _ = huge_machine()
+    assert machine.mem_stats()["nr_anon_thps"] == 2
+    # A broken page does not say any more whose it was, and zero pages not that they are up to date.
+    forgotten = {"pages.flags", "pages.mapping", "pages.index", "pages.anon_vma"}
+    assert set(round_trip(machine)) <= forgotten
+
+
+def test_a_loaded_huge_page_can_be_split_and_broken_memory_is_kept() -> None:
+    machine, process = huge_machine()
+    again = load_again(machine)
+    same = again.processes[process.pid]
+    with pytest.raises(BrokenMemory):
+        same.read(1 << 28, 1)
+    same.munmap(1 << 30, PAGE)
+    page = same.pages((1 << 30) + PAGE, PAGE)[0]
+    assert again.split_huge_page(page)
+    assert again.check() == []
+    for one in list(again.processes.values()):
+        one.exit()
+    assert leftovers(again.kernel) == []

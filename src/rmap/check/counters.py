@@ -190,10 +190,11 @@ def mlocked(facts: Recount) -> Iterator[str]:
     A huge page stays mlocked when who locked it gets a copy, and others have it still: v4.18
     munlocks only small pages then. Splitting its PMD ends that.
     """
-    mapped = facts.mapped.where(facts.mapped.vma >= 0)
+    inside = facts.held.vma >= 0
+    mapped, pages = facts.held.where(inside), facts.held_pages[inside]
     locked = np.array([bool(vma.vm_flags & VM_LOCKED) for vma in facts.vmas], np.bool_)
     held = np.zeros(len(facts.mapping), np.bool_)
-    held[facts.head[mapped.pfn[locked[mapped.vma]]]] = True
+    held[facts.head[pages[locked[mapped.vma]]]] = True
     held |= facts.pmd_counts > 0
     if facts.kernel.zero_page:
         # KSM mlocks the zero page when it takes the place of one in a locked VMA (mm/ksm.c, v4.18).

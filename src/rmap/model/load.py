@@ -10,8 +10,9 @@ filled in on the safe side, and counted in `Loaded`:
 * order on the LRU lists: by frame number; cgroup of a page: that of a process that maps it;
 * contents: zeros.
 
-Huge entries are taken apart into small ones. What the model could only get wrong is left out of
-page tables: KSM pages, hugetlb pages, frames of devices, and entries that wait for a migration.
+Transparent huge pages and memory that broke are what they were if the image is a model's; of other
+images huge entries are taken apart into small ones. What the model could only get wrong is left out
+of page tables: KSM pages, hugetlb pages, frames of devices, and entries that wait for a migration.
 Pages that somebody maps who could not be read are pinned, so that they are not freed; all other
 pages in use are reserved.
 """
@@ -40,6 +41,7 @@ from rmap.mm.vma import vma_link_list, vma_pages, vma_set_page_prot
 from rmap.mm.vma_adjust import get_file
 from rmap.model.load_anon import read_anon_vmas
 from rmap.model.load_entries import Entries, read_entries, write_tables
+from rmap.model.load_huge import HugeLoader
 from rmap.model.load_pages import PageFiller
 from rmap.model.sizes import pages_of
 
@@ -115,13 +117,15 @@ class _Loader:
             self._make_areas(entries, swap)
             self._find_zero_page()
             write_tables(k, image, entries, mms)
-            filled = PageFiller(k, image, entries, anon, files, mms).fill()
+            huge = HugeLoader(k, image)
+            huge.fold(mms)
+            filled = PageFiller(k, image, entries, anon, files, mms, huge).fill()
             self._count_slots(entries)
         self.machine.pins.update(filled.pinned)
         self._count()
         self.machine.loaded = Loaded(
             entries=len(entries),
-            huge=int((image.ptes["order"] > 0).sum()),
+            huge=int((image.ptes["order"] > 0).sum()) - huge.folded,
             left_out=left_out,
             misfits=len(anon.misfits),
             unattributed=len(filled.pinned),
@@ -226,7 +230,8 @@ class _Loader:
     def _find_zero_page(self) -> None:
         """Let the zero page be that of the image, or else the page that it does not have."""
         pages = self.image.pages
-        zero = pages["pfn"][pages["flags"] & np.uint64(Kpf.ZERO_PAGE) != 0]
+        both = np.uint64(Kpf.ZERO_PAGE | Kpf.THP)
+        zero = pages["pfn"][pages["flags"] & both == np.uint64(Kpf.ZERO_PAGE)]
         self.kernel.zero_page = int(zero[0]) if len(zero) else int(self.kernel.nr_pages)
 
     # ------------------------------------------------------------ swap

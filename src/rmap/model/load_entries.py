@@ -72,7 +72,12 @@ class Entries:
     @property
     def slots(self) -> I64:
         """The slot of each entry that holds one."""
-        return self.pfn[~self.present]
+        return self.pfn[~self.present & ~self.broken]
+
+    @property
+    def broken(self) -> Bools:
+        """Whether each entry stands for memory that broke; `pfn` is its page."""
+        return self.flags & np.uint32(Pte.HWPOISON) != 0
 
     @property
     def anon(self) -> Bools:
@@ -112,14 +117,14 @@ def read_entries(image: MemoryImage) -> tuple[Entries, dict[str, int]]:
         table["mm"][row].astype(np.int64), address, pfn, flags, vma, place,
         np.where(vma >= 0, file, -1).astype(np.int64), kpf,
     )  # fmt: skip
-    return _sort_out(entries, known)
+    return _sort_out(entries, known, str(image.machine["source"][0]) == "model")
 
 
-def _sort_out(entries: Entries, known: I64) -> tuple[Entries, dict[str, int]]:
+def _sort_out(entries: Entries, known: I64, model: bool) -> tuple[Entries, dict[str, int]]:
     """Leave out what the model could only get wrong; the first reason that holds counts."""
     zero = entries.kpf & np.uint64(Kpf.ZERO_PAGE) != 0
     special = entries.flags & np.uint32(Pte.SPECIAL) != 0
-    other = Pte.MIGRATION | Pte.HWPOISON | Pte.DEVICE | Pte.GUARD
+    other = Pte.MIGRATION | Pte.DEVICE | Pte.GUARD | (Pte(0) if model else Pte.HWPOISON)
     reasons = {
         "outside of every VMA": entries.vma < 0,
         "waits, or is broken": entries.flags & np.uint32(other) != 0,
@@ -193,6 +198,9 @@ def _values(kernel: Kernel, image: MemoryImage, entries: Entries) -> U64:
     swap |= (slot >> np.uint64(5)) << np.uint64(bits.SWP_PTE_OFFSET_SHIFT)
     moved = flags & np.uint32(Pte.SOFT_DIRTY) != 0
     swap[moved] |= np.uint64(bits._PAGE_SWP_SOFT_DIRTY)
+    broken = slot << np.uint64(bits.SWP_PTE_OFFSET_SHIFT)
+    broken |= np.uint64(bits.SWP_HWPOISON << bits.SWP_PTE_TYPE_SHIFT)
+    swap = np.where(entries.broken, broken, swap)
     return np.where(present, value, swap)
 
 

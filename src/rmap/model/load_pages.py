@@ -13,6 +13,7 @@ from rmap.image import MemoryImage
 from rmap.image.flags import Kpf
 from rmap.mm import bits
 from rmap.mm.bits import (
+    HPAGE_PMD_NR,
     LRU_ACTIVE,
     LRU_FILE,
     LRU_UNEVICTABLE,
@@ -23,6 +24,7 @@ from rmap.mm.mm_types import File, Kernel, Mm
 from rmap.mm.page_alloc import link_free_pages
 from rmap.model.load_anon import AnonLinks
 from rmap.model.load_entries import Entries
+from rmap.model.load_huge import HugeLoader, load_broken, mark_free_broken
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -53,9 +55,10 @@ class PageFiller:
 
     def __init__(
         self, kernel: Kernel, image: MemoryImage, entries: Entries, anon: AnonLinks,
-        files: Sequence[File], mms: Sequence[Mm],
+        files: Sequence[File], mms: Sequence[Mm], huge: HugeLoader,
     ) -> None:  # fmt: skip
         self.kernel = kernel
+        self.huge = huge
         self.image = image
         self.mapped = entries.mapped
         self.anon = anon
@@ -89,12 +92,19 @@ class PageFiller:
         flags[flags & np.uint32(bits.PG_unevictable) != 0] &= ~np.uint32(bits.PG_active)
         flags[counts == 0] &= ~np.uint32(bits.PG_mlocked)
         k = self.kernel
-        np.asarray(k.pg_mapcount)[:] = counts - 1
+        load_broken(k, self.image, owned, refs, flags)
+        mapcounts = self.huge.gather(counts, refs, flags)
+        np.asarray(k.pg_mapcount)[:] = mapcounts - 1
         np.asarray(k.pg_refcount)[:] = refs
         np.asarray(k.pg_flags)[:] = flags
         self._charge(owned)
-        self._link_lists(np.flatnonzero(owned))
+        self.huge.name()
+        listed = owned.copy()
+        listed[self.huge.tails] = False
+        self._link_lists(np.flatnonzero(listed))
         self._link_free(np.flatnonzero(free))
+        mark_free_broken(k, self.image)
+        self.huge.tie()
         return Filled(pinned, int(reserved.sum()))
 
     # ------------------------------------------------------------ whose they are
@@ -190,7 +200,8 @@ class PageFiller:
         for memcg in k.memcgs:
             for number in range(NR_LRU_LISTS):
                 listed = pages[(owner == memcg.ident) & (lru == number)][::-1]
-                memcg.lruvec.size[number] = len(listed)
+                huge = np.isin(listed, self.huge.heads)
+                memcg.lruvec.size[number] = len(listed) + int(huge.sum()) * (HPAGE_PMD_NR - 1)
                 if number == LRU_UNEVICTABLE and k.profile.mlock_counts:
                     continue
                 memcg.lruvec.head[number] = int(listed[0]) if len(listed) else 0
