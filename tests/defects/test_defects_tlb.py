@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Translations that a processor still has when the page tables say otherwise: D19 and D22.
+"""Translations that a processor still has when the page tables say otherwise: D19, D22 and D25.
 
 D19 (4.3 to 4.12). Reclaim empties entries and flushes later, for many at once. mprotect() that
 finds such an entry empty has nothing to flush, and returns while the process still writes through
@@ -8,6 +8,10 @@ the old, writable translation. 3ea277194daa (4.13) flushes what reclaim owes to 
 D22, CVE-2022-39188. munmap() empties entries, lets rmap forget the VMA, and flushes then. A driver
 that takes its pages back meanwhile finds no VMA to unmap them from, and frees them under a
 processor that still has the translation. b67fbebd4cf9 (5.19) flushes first for VM_PFNMAP VMAs.
+
+D25 (2022). migrate_vma() replaces entries by migration entries and flushes when it has dropped
+their lock. Who zaps such an entry has nothing to flush, and a processor writes on to what was given
+up. (MADV_DONTNEED flushes in any case from 4.13 to 4.18.) 60bae7370896 (6.1) flushes under the lock.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from faulting import PAGE, Faulting
 from interruptions import interrupted
 
 from rmap.mm import bits
+from rmap.mm.pgtable import pte_lookup
 from rmap.mm.tlb import tlb_lookup
 from rmap.mm.zap import unmap_mapping_pages
 from rmap.model import Segfault
@@ -77,3 +82,25 @@ def test_d22_a_driver_frees_a_page_that_a_processor_still_reaches(fixed: bool) -
     with interrupted((moment, take_back)):
         f.p.munmap(a, PAGE)
     assert reached == [not fixed]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_d25_an_entry_is_gone_and_unlocked_and_a_processor_writes_on(fixed: bool) -> None:
+    f = Faulting(device_collect_flushes_under_lock=fixed)
+    gpu = f.m.device(4)
+    a = f.map(1)
+    f.p.cpu = 1
+    f.p.write(a, b"x")
+    ptep = pte_lookup(f.k, f.p.mm, a)
+    seen: list[tuple[bool, bool, bool]] = []
+
+    def before_the_flush() -> None:
+        """What somebody finds who comes by: who locks the table may trust in what it says."""
+        emptied = f.k.pt[ptep] & bits._PAGE_PRESENT == 0
+        writable = tlb_lookup(f.k, 1, f.p.mm, a) & bits._PAGE_RW != 0
+        seen.append((emptied, writable, f.k.pt_locked[ptep // 512] != 0))
+
+    with interrupted(((OP_RMW, FIELD_TLB), before_the_flush)):
+        gpu.pull(f.p, a, PAGE)
+    assert seen == [(True, True, fixed)]
+    assert f.p.read(a, 1) == b"x"

@@ -16,6 +16,7 @@ cdef class KernelProfile:
     cdef public flag lazyfree_checks_references
     cdef public flag device_private_subpage
     cdef public flag pvmw_finds_device_private
+    cdef public flag device_collect_flushes_under_lock
     cdef public flag device_collect_keeps_dirty
     cdef public flag thp_migration_munlocks
     cdef public flag split_sets_mapping_first

@@ -106,6 +106,12 @@ QUIRKS: tuple[Quirk, ...] = (
         "not be brought back",
     ),
     Quirk(
+        "device_collect_flushes_under_lock",
+        "6.1",
+        "migrate_vma() flushes the TLB before it drops the lock of the table that it has taken "
+        "entries from (60bae7370896)",
+    ),
+    Quirk(
         "device_collect_keeps_dirty",
         "6.1",
         "migrate_vma() makes a page dirty whose dirty entry it replaces (fd35ca3d12cc)",

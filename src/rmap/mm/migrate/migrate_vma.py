@@ -287,10 +287,14 @@ def _collect_table(k: Kernel, m: MigrateVma, pmd: u64, address: u64, end: u64) -
         unmapped += _collect_pte(k, m, address, ptep)
         address += PAGE_SIZE
         ptep += 1
-    if unmapped:
-        # Under the lock: whoever finds a migration entry waits, and must not go on by its TLB.
+    # v4.18 drops the lock first, and whoever zaps the entries then has nothing to flush.
+    under_lock: flag = k.profile.device_collect_flushes_under_lock
+    if unmapped and under_lock:
         flush_tlb_range(k, m.vma.vm_mm, first, end)
-    return pte_unlock(k, base)
+    pte_unlock(k, base)
+    if unmapped and not under_lock:
+        flush_tlb_range(k, m.vma.vm_mm, first, end)
+    return 0
 
 
 def _collect_pte(k: Kernel, m: MigrateVma, address: u64, ptep: u64) -> i64:
