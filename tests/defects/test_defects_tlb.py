@@ -11,7 +11,8 @@ processor that still has the translation. b67fbebd4cf9 (5.19) flushes first for 
 
 D25 (2022). migrate_vma() replaces entries by migration entries and flushes when it has dropped
 their lock. Who zaps such an entry has nothing to flush, and a processor writes on to what was given
-up. (MADV_DONTNEED flushes in any case from 4.13 to 4.18.) 60bae7370896 (6.1) flushes under the lock.
+up. (MADV_DONTNEED flushes in any case from 4.13 to 4.18.) 60bae7370896 (6.1) does it under the
+lock.
 """
 
 from __future__ import annotations
