@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmap.mm.bits import HPAGE_PMD_NR
+from rmap.mm.bits import HPAGE_PMD_NR, PG_anon_exclusive
 from rmap.mm.page import compound_order
 from rmap.mm.profile import profile
 from rmap.model import Machine, Process
@@ -68,6 +68,39 @@ def test_a_pinned_huge_page_stays_whole(base: str) -> None:
     sound(m)
 
 
+@pytest.mark.parametrize("base", ["4.18", "6.1", "6.12"])
+@pytest.mark.parametrize("prot", ["r", "rw"])
+def test_what_was_ours_alone_is_ours_after_the_split(base: str, prot: str) -> None:
+    """Writes go to the parts themselves, also where the entries forbade them meanwhile."""
+    m = machine(base=base)
+    p, a, head = one(m)
+    p.mprotect(a, HUGE, prot)
+    assert m.split_huge_page(head)
+    if base != "4.18":
+        assert all(m.kernel.pg_flags[head + i] & PG_anon_exclusive for i in (0, 1, 511))
+    p.mprotect(a, HUGE, "rw")
+    p.write(a + 7 * PAGE, b"seven")
+    assert p.pages(a, HUGE) == list(range(head, head + HPAGE_PMD_NR))
+    assert m.mem_stats()["cow_copies"] == 0
+    sound(m)
+
+
+@pytest.mark.parametrize("base", ["4.18", "6.1"])
+def test_what_was_shared_is_copied_after_the_split(base: str) -> None:
+    m = machine(base=base)
+    p, a, head = one(m)
+    child = p.fork()
+    assert m.split_huge_page(head)
+    assert not m.kernel.pg_flags[head + 7] & PG_anon_exclusive
+    p.write(a + 7 * PAGE, b"seven")
+    assert p.pages(a + 7 * PAGE, 1) != [head + 7]
+    assert child.read(a + 7 * PAGE, 5) == bytes(5)
+    child.exit()
+    p.write(a, b"again")
+    assert p.pages(a, 1) == [head]
+    sound(m)
+
+
 def test_only_huge_pages_can_be_split() -> None:
     m = machine()
     p, _a, head = one(m)
@@ -77,8 +110,11 @@ def test_only_huge_pages_can_be_split() -> None:
             m.split_huge_page(page)
     b = p.mmap(HUGE, addr=AT + HUGE)
     p.read(b, 1)
-    with pytest.raises(ValueError, match="huge zero page"):
+    with pytest.raises(ValueError, match="or of zeros"):
         m.split_huge_page(m.kernel.huge_zero_page + 1)
+    # No rmap knows who maps it.
+    assert m.try_to_unmap(m.kernel.huge_zero_page)
+    assert p.pages(b, 1) == [m.kernel.huge_zero_page]
 
 
 def test_memory_of_parts_that_are_unmapped_comes_back_when_it_is_asked_for() -> None:

@@ -26,10 +26,8 @@ from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AnonVma, Kernel, MemCgroup, Mm, Task, Vma
 from rmap.mm.page import (
     PageAnon,
-    PageHuge,
     PageSwapBacked,
     PageSwapCache,
-    PageTransCompound,
     compound_head,
     get_page_unless_zero,
     lock_page,
@@ -334,9 +332,8 @@ class Machine:
         An anonymous page gets a swap slot first, if there is one; without it, it stays mapped.
         """
         with self.kthread("unmap") as k:
-            huge = PageTransCompound(k, page) and not PageHuge(k, page)
             # As reclaim has it: what is huge is unmapped part by part.
-            if huge and not thp.split_huge_page(self, page):
+            if thp.may_be_split(k, page) and not thp.split_huge_page(self, page):
                 return False
             if not get_page_unless_zero(k, page):
                 return True

@@ -24,6 +24,7 @@ from rmap.mm.bits import (
 from rmap.mm.huge import split_page
 from rmap.mm.huge.pgtable import is_huge_zero_page
 from rmap.mm.lru import put_page
+from rmap.mm.mm_types import Kernel
 from rmap.mm.page import (
     PageHuge,
     PageTransCompound,
@@ -118,13 +119,18 @@ class HugePageSettings:
         return f"<transparent huge pages: {self.enabled}, defrag {self.defrag}>"
 
 
+def may_be_split(k: Kernel, page: int) -> bool:
+    """Whether a page is part of a transparent huge page, and not of the one of zeros."""
+    if not PageTransCompound(k, page) or PageHuge(k, page):
+        return False
+    return not is_huge_zero_page(k, compound_head(k, page))
+
+
 def split_huge_page(machine: Machine, page: int) -> bool:
     """Split a huge page, of which `page` is any part. See `Machine.split_huge_page`."""
     with machine.kthread("split") as k:
-        if not 0 < page <= k.nr_pages or not PageTransCompound(k, page) or PageHuge(k, page):
-            raise ValueError(f"{page:#x} is no part of a transparent huge page")
-        if is_huge_zero_page(k, compound_head(k, page)):
-            raise ValueError(f"{page:#x} is part of the huge zero page, which stays whole")
+        if not 0 < page <= k.nr_pages or not may_be_split(k, page):
+            raise ValueError(f"{page:#x} is no part of a transparent huge page (or of zeros)")
         get_page(k, page)
         lock_page(k, page)
         split = split_page.split_huge_page(k, page) == 0
