@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from rmap.mm.profile import profile
 from tests.model.looking import Op
 from tests.model.soak import FIXED, replay
 
@@ -49,6 +50,23 @@ FOUND = {
         Op("mprotect", 1, 100, 12, 2314),
     ],
 }
+
+
+#: The same, where mlocks are counted.
+LATER = {
+    "memory of a device that was mlocked is unmapped": [
+        Op("mmap", 1, 7),
+        Op("write", 1, 7),
+        Op("mlock", 1, 7),
+        Op("device", 1, 7, 1, 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", LATER)
+def test_it_goes_right_later(what: str) -> None:
+    error = replay(LATER[what], profile("6.12"))
+    assert error is None, error
 
 
 @pytest.mark.parametrize("what", FOUND)

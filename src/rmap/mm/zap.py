@@ -321,6 +321,8 @@ def zap_absent_pte(
         ptep_get_and_clear(k, tlb.mm, address, ptep)
         tlb.rss[mm_counter(k, page)] -= 1
         page_remove_rmap(k, page, False)
+        if k.profile.mlock_counts:
+            munlock_vma_page_counted(k, page, vma, False)
         put_page(k, page)
         return 0
     if details is not None and not _entry_wanted(k, details, entry):

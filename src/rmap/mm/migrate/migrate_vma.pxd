@@ -12,6 +12,7 @@ from rmap.mm.memory cimport is_zero_pfn, vm_normal_page
 from rmap.mm.migrate.entries cimport make_device_private_entry, remove_migration_pte
 from rmap.mm.migrate.entries cimport remove_migration_ptes
 from rmap.mm.migrate.move cimport migrate_page
+from rmap.mm.mlock_page cimport munlock_vma_page_counted
 from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start, ptep_clear_flush_notify

@@ -58,6 +58,7 @@ if not cython.compiled:
         remove_migration_ptes,
     )
     from rmap.mm.migrate.move import migrate_page
+    from rmap.mm.mlock_page import munlock_vma_page_counted
     from rmap.mm.mm_types import AddressSpace, Kernel, Mm, Vma
     from rmap.mm.mmu_notifier import (
         mmu_notifier_invalidate_range_end,
@@ -361,6 +362,8 @@ def _replace_pte(k: Kernel, m: MigrateVma, address: u64, ptep: u64, page: u64, w
         swp_pte = pte_swp_mksoft_dirty(swp_pte)
     set_pte_at(k, mm, address, ptep, swp_pte)
     page_remove_rmap(k, page, False)
+    if k.profile.mlock_counts:
+        munlock_vma_page_counted(k, page, m.vma, False)
     # Not the last reference: the caller has taken one.
     put_page(k, page)
     return True
