@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Images of crash dumps, of paused guests, and of ``/proc/kcore``, read through drgn.
+
+No debug package is needed: types come from the BTF that the kernel carries, addresses from its own
+symbol table. Where the user has DWARF, drgn uses that.
+"""

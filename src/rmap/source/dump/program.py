@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Opens a crash dump: a drgn program that knows the kernel's types and symbols.
+
+Types come from DWARF that the user names, else from the BTF inside the dump, or in a file beside it
+(a dump that was made smaller may have lost it); symbols from the kernel's own table, or likewise
+from a file. BTF says nothing of most global variables, so the types of those that are used here
+stand in `GLOBALS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmap.errors import ImageError, MissingFeatureError
+from rmap.source.dump.btf import Btf, BtfError, BtfTypes
+
+if TYPE_CHECKING:
+    from drgn import FindObjectFlags, Object, Program
+
+#: Types of the global variables that are read here; ``None`` is a function.
+GLOBALS: dict[str, str | None] = {
+    "__highest_present_section_nr": "unsigned long",
+    "init_mm": "struct mm_struct",
+    "init_pid_ns": "struct pid_namespace",
+    "init_task": "struct task_struct",
+    "init_uts_ns": "struct uts_namespace",
+    "mem_section": "struct mem_section **",
+    "memory_cgrp_subsys": "struct cgroup_subsys",
+    "nr_cpu_ids": "unsigned int",
+    "nr_swapfiles": "unsigned int",
+    "page_offset_base": "unsigned long",
+    "phys_base": "unsigned long",
+    "special_mapping_name": None,
+    "super_blocks": "struct list_head",
+    "swap_info": "struct swap_info_struct *[32]",
+    "vm_committed_as": "struct percpu_counter",
+    "vmemmap_base": "unsigned long",
+    "vmemmap_populate": None,
+}
+#: Where a finder of ours stands among those of drgn: in front, so that a file beside a dump wins.
+_FIRST = 0
+
+
+def open_dump(
+    path: Path,
+    debug_info: Sequence[Path] = (),
+    btf: Path | None = None,
+    symbols: Path | None = None,
+) -> Program:
+    """Open a vmcore (ELF or kdump-compressed), or ``/proc/kcore``.
+
+    Parameters
+    ----------
+    path
+        The dump.
+    debug_info
+        Files with DWARF (vmlinux); then BTF is not asked for.
+    btf
+        A raw ``.BTF`` section, for a dump that does not hold it.
+    symbols
+        A JSON object of names and addresses, for a dump without the kernel's symbol table.
+
+    Raises
+    ------
+    MissingFeatureError
+        If drgn is not installed.
+    ImageError
+        If it is no dump of a Linux kernel, or lacks types or symbols.
+    """
+    drgn = import_drgn()
+    program = drgn.Program()
+    try:
+        program.set_core_dump(path)
+    except (OSError, ValueError, drgn.FaultError) as error:
+        raise ImageError(f"{path}: no crash dump that can be read: {_reason(error)}") from error
+    if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        raise ImageError(f"{path}: a core dump, but not of a Linux kernel (no VMCOREINFO note)")
+    return attach(program, str(path), debug_info, btf, symbols)
+
+
+def import_drgn() -> Any:
+    """The module drgn. Raises `MissingFeatureError` if it is not installed."""
+    try:
+        import drgn
+    except ImportError as error:
+        raise MissingFeatureError(
+            f"reading dumps needs drgn ({error}): pip install 'rmap[dump]'"
+        ) from error
+    return drgn
+
+
+def attach(
+    program: Program,
+    name: str,
+    debug_info: Sequence[Path] = (),
+    btf: Path | None = None,
+    symbols: Path | None = None,
+) -> Program:
+    """Give a program of a kernel types and symbols; `name` is what errors call it."""
+    drgn = import_drgn()
+    try:
+        if debug_info:
+            program.load_debug_info([str(one) for one in debug_info])
+            return program
+        _attach_symbols(program, symbols)
+        _attach_types(program, btf)
+    except (BtfError, LookupError, ValueError, OSError, drgn.FaultError) as error:
+        raise ImageError(
+            f"{name}: types and symbols of its kernel cannot be read: {_reason(error)}; name its "
+            "vmlinux with --vmlinux"
+        ) from error
+    return program
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error.args[0] if isinstance(error, LookupError) and error.args else error)
+
+
+def _attach_symbols(program: Program, path: Path | None) -> None:
+    """Let names be found by the kernel's symbol table, or by a file."""
+    import drgn
+    from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
+
+    if path is None:
+        index = load_vmlinux_kallsyms(program)
+    else:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict) or not all(isinstance(at, int) for at in known.values()):
+            raise ValueError(f"{path} is no JSON object of names and addresses")
+        binding, kind = drgn.SymbolBinding.GLOBAL, drgn.SymbolKind.OBJECT
+        index = drgn.SymbolIndex(
+            [drgn.Symbol(name, at, 8, binding, kind) for name, at in known.items()]
+        )
+    program.register_symbol_finder("rmap", index, enable_index=_FIRST)
+
+
+def _attach_types(program: Program, path: Path | None) -> None:
+    """Let types and objects be found by BTF."""
+    if path is None:
+        start = program.symbol("__start_BTF").address
+        data = program.read(start, program.symbol("__stop_BTF").address - start)
+    else:
+        data = path.read_bytes()
+    types = BtfTypes(program, Btf(data))
+    program.register_type_finder("rmap", types.find, enable_index=_FIRST)
+
+    def find(
+        program: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        return _find_object(types, name, flags)
+
+    program.register_object_finder("rmap", find, enable_index=_FIRST)
+
+
+def _find_object(types: BtfTypes, name: str, flags: FindObjectFlags) -> Object | None:
+    """A constant of some enum, or one of `GLOBALS`; ``None`` if it is neither."""
+    drgn, program = types.drgn, types.program
+    wanted = drgn.FindObjectFlags
+    if flags & wanted.CONSTANT:
+        constant: Object | None = types.enumerator(name)
+        if constant is not None:
+            return constant
+    if name not in GLOBALS:
+        return None
+    kind = GLOBALS[name]
+    try:
+        address = program.symbol(name).address
+    except LookupError:
+        return None
+    if kind is None:
+        function = program.function_type(program.void_type(), [])
+        found = drgn.Object(program, function, address=address)
+        return found if flags & wanted.FUNCTION else None
+    return drgn.Object(program, kind, address=address) if flags & wanted.VARIABLE else None
