@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many structs at once: where their members lie, and their values as columns.
+
+Which members there are is asked of the types of the dump, never of a version. An address that
+cannot be read, for whatever reason, is noted and its row stays zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+_UNSIGNED = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
+_SIGNED = {1: "i1", 2: "i2", 4: "i4", 8: "i8"}
+
+
+class MissingMember(LookupError):
+    """A struct has none of the members that were asked for."""
+
+
+def member_offset(program: Program, kind: str, path: str) -> int | None:
+    """Where a member lies in a struct, in bytes; ``None`` if it has none, or there is no struct.
+
+    `path` may go through members: ``shared.rb.rb_left``.
+    """
+    import drgn
+
+    try:
+        return drgn.offsetof(program.type(kind), path)
+    except LookupError:
+        return None
+
+
+def member_type(program: Program, kind: str, path: str) -> Any:
+    """The type of a member, without typedefs. Raises ``LookupError``."""
+    import drgn
+
+    found: Any = program.type(kind)
+    for name in path.replace("[", ".[").split("."):
+        while found.kind == drgn.TypeKind.TYPEDEF:
+            found = found.type
+        found = found.type if name.startswith("[") else found.member(name).type
+    while found.kind == drgn.TypeKind.TYPEDEF:
+        found = found.type
+    return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A struct whose members can be read as columns.
+
+    `members` is column to member, or to several of which the first that exists is taken. Columns
+    of members that do not exist are not in `dtype`, and not in what is read.
+    """
+
+    program: Program
+    kind: str
+    members: Mapping[str, str | tuple[str, ...]]
+    dtype: np.dtype[np.void] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names, formats, offsets = [], [], []
+        for column, paths in self.members.items():
+            for path in (paths,) if isinstance(paths, str) else paths:
+                offset = member_offset(self.program, self.kind, path)
+                if offset is not None:
+                    names.append(column)
+                    formats.append(self._format(path))
+                    offsets.append(offset)
+                    break
+        shape = {"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size}
+        object.__setattr__(self, "dtype", np.dtype(shape))  # type: ignore[call-overload] # a dict of lists
+
+    def _format(self, path: str) -> str:
+        """The numpy format of a member: a number, an array of numbers, or raw bytes."""
+        import drgn
+
+        found = member_type(self.program, self.kind, path)
+        count = 1
+        while found.kind == drgn.TypeKind.ARRAY:
+            count *= found.length or 0
+            found = found.type
+            while found.kind == drgn.TypeKind.TYPEDEF:
+                found = found.type
+        if found.kind in (drgn.TypeKind.INT, drgn.TypeKind.ENUM):
+            signed = found.kind == drgn.TypeKind.INT and found.is_signed
+            one = (_SIGNED if signed else _UNSIGNED)[found.size or drgn.sizeof(found)]
+        elif found.kind in (drgn.TypeKind.POINTER, drgn.TypeKind.BOOL):
+            one = _UNSIGNED[drgn.sizeof(found)]
+        else:
+            one, count = f"V{drgn.sizeof(found)}", 1
+        return f"({count},)<{one}" if count > 1 else one if one.startswith("V") else f"<{one}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the struct."""
+        import drgn
+
+        return drgn.sizeof(self.program.type(self.kind))
+
+    def has(self, column: str) -> bool:
+        """Whether there is such a member."""
+        return column in (self.dtype.names or ())
+
+    def require(self, *columns: str) -> Layout:
+        """This, if it has the columns. Raises `MissingMember` otherwise."""
+        for column in columns:
+            if not self.has(column):
+                raise MissingMember(f"{self.kind} has no member {self.members[column]}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Structs that were read: their addresses, their members as columns, and which are there."""
+
+    address: U64
+    values: npt.NDArray[np.void]
+    present: Bools
+
+    def __getitem__(self, column: str) -> npt.NDArray[Any]:
+        return self.values[column]
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+
+def read_records(layout: Layout, addresses: Iterable[int] | U64) -> Records:
+    """Read the structs at some addresses, each by itself."""
+    import drgn
+
+    where = np.asarray(addresses if isinstance(addresses, np.ndarray) else list(addresses), "u8")
+    size = layout.size
+    data = bytearray(len(where) * size)
+    present = np.ones(len(where), bool)
+    read = layout.program.read
+    for row, address in enumerate(where.tolist()):
+        try:
+            data[row * size : row * size + size] = read(address, size)
+        except (drgn.FaultError, ValueError, OverflowError):
+            present[row] = False
+    return Records(where, np.frombuffer(bytes(data), layout.dtype), present)
