@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is so in the kernel of a dump, found out once, from its types and its VMCOREINFO.
+
+Nothing is decided by version: each question is whether there is a member, an enumerator or a line
+of VMCOREINFO.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rmap.errors import ImageError
+from rmap.source.dump.records import member_offset
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+#: The tag that says what a typed page is stands in the top byte of page_type since 6.11; before,
+#: types are bits that are cleared.
+_TYPE_SHIFT = 24
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Answers about the kernel of a dump."""
+
+    program: Program
+
+    def constant(self, name: str) -> int | None:
+        """The value of an enumerator, ``None`` if there is none of that name."""
+        try:
+            return int(self.program.constant(name).value_())
+        except LookupError:
+            return None
+
+    def flag(self, name: str) -> int:
+        """The bit of a page flag as a mask; 0 if this kernel has none of that name."""
+        number = self.constant(name)
+        return 0 if number is None else 1 << number
+
+    @cached_property
+    def vmcoreinfo(self) -> dict[str, str]:
+        """The lines of VMCOREINFO: ``NUMBER(phys_base)`` to its value."""
+        note = self.program["VMCOREINFO"].string_().decode("ascii", "replace")
+        lines = (line.partition("=") for line in note.splitlines())
+        return {name: value for name, equals, value in lines if equals}
+
+    @cached_property
+    def release(self) -> str:
+        """The release, as uname prints it."""
+        return str(self.program["UTS_RELEASE"].string_().decode("utf-8", "replace"))
+
+    @cached_property
+    def levels(self) -> int:
+        """Levels of page tables."""
+        return 5 if self.vmcoreinfo.get("NUMBER(pgtable_l5_enabled)") == "1" else 4
+
+    @cached_property
+    def page_size(self) -> int:
+        """Bytes of a page. Raises `ImageError` if VMCOREINFO does not say 4096."""
+        size = int(self.vmcoreinfo.get("PAGESIZE", "0"))
+        if size != 4096:
+            raise ImageError(f"its pages have {size} bytes; rmap reads x86-64 only, 4096")
+        return size
+
+    def has(self, kind: str, path: str) -> bool:
+        """Whether a struct has a member."""
+        return member_offset(self.program, kind, path) is not None
+
+    @cached_property
+    def hugetlb_index_in_base_pages(self) -> bool:
+        """Whether page->index of hugetlb counts pages of 4 KiB, as since 6.7.
+
+        The functions that made up for the difference went away with it, and with them their last
+        user among the members: hugetlb_fault() got its index in struct vm_fault.
+        """
+        version = re.match(r"(\d+)\.(\d+)", self.release)
+        return version is not None and (int(version[1]), int(version[2])) >= (6, 7)
+
+    @cached_property
+    def hugetlb_type(self) -> int | None:
+        """The page type of hugetlb, where it is a number in the top byte; else ``None``."""
+        return self.constant("PGTY_hugetlb")
+
+    @cached_property
+    def hugetlb_destructor(self) -> int | None:
+        """The number of hugetlb's destructor, where compound pages have one."""
+        return self.constant("HUGETLB_PAGE_DTOR")
+
+    @cached_property
+    def first_page_type(self) -> int:
+        """The stored _mapcount below which a page is typed and not mapped."""
+        return -1
+
+    @cached_property
+    def has_double_map(self) -> bool:
+        """Whether huge pages that PMDs and PTEs map count their sub pages once more (to 6.1)."""
+        return self.constant("PG_double_map") is not None
+
+    @cached_property
+    def compound_mapcount_path(self) -> str:
+        """Where the first tail page counts mappings of the whole."""
+        for path in ("_entire_mapcount.counter", "compound_mapcount.counter"):
+            kind = "struct folio" if path.startswith("_entire") else "struct page"
+            if self.has(kind, path):
+                return path
+        raise ImageError("neither struct folio nor struct page counts mappings of huge pages")
+
+    def object(self, name: str) -> Any | None:
+        """A global variable, ``None`` if it is not there."""
+        try:
+            return self.program[name]
+        except LookupError:
+            return None
