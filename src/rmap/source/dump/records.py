@@ -23,6 +23,10 @@ _UNSIGNED = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
 _SIGNED = {1: "i1", 2: "i2", 4: "i4", 8: "i8"}
 
 
+#: Members that lie this near to each other are read together.
+_GAP = 256
+
+
 class MissingMember(LookupError):
     """A struct has none of the members that were asked for."""
 
@@ -107,6 +111,21 @@ class Layout:
 
         return drgn.sizeof(self.program.type(self.kind))
 
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """Where the members lie, as offsets and lengths; those near to each other are one."""
+        fields = sorted(
+            (place[1], place[0].itemsize) for place in (self.dtype.fields or {}).values()
+        )
+        pieces: list[tuple[int, int]] = []
+        for offset, length in fields:
+            if pieces and offset <= sum(pieces[-1]) + _GAP:
+                first = pieces[-1][0]
+                pieces[-1] = (first, max(sum(pieces[-1]), offset + length) - first)
+            else:
+                pieces.append((offset, length))
+        return pieces
+
     def has(self, column: str) -> bool:
         """Whether there is such a member."""
         return column in (self.dtype.names or ())
@@ -139,13 +158,15 @@ def read_records(layout: Layout, addresses: Iterable[int] | U64) -> Records:
     import drgn
 
     where = np.asarray(addresses if isinstance(addresses, np.ndarray) else list(addresses), "u8")
-    size = layout.size
+    size, pieces = layout.size, layout.pieces
     data = bytearray(len(where) * size)
     present = np.ones(len(where), bool)
     read = layout.program.read
     for row, address in enumerate(where.tolist()):
+        start = row * size
         try:
-            data[row * size : row * size + size] = read(address, size)
+            for offset, length in pieces:
+                data[start + offset : start + offset + length] = read(address + offset, length)
         except (drgn.FaultError, ValueError, OverflowError):
             present[row] = False
     return Records(where, np.frombuffer(bytes(data), layout.dtype), present)
