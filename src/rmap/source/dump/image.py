@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 Columns = dict[str, Any]
 PAGE_SIZE = 4096
 _TAGS = np.uint64(3)
-_NOT_A_PAGE = np.uint64(Kpf.ZERO_PAGE | Kpf.RESERVED)
 
 
 @dataclass(frozen=True)
@@ -235,9 +234,8 @@ def _ptes(reading: Reading) -> Table:
     mapping = np.where(known, pages.mapping[row], np.uint64(0))
     anon = mapping & ANON != 0
     hugetlb = known & pages.hugetlb[row]
-    special = present & (
-        ~known | (mapping == 0) | (kpf & _NOT_A_PAGE != 0) | (flags & np.uint32(Pte.SPECIAL) != 0)
-    )
+    zero = kpf & np.uint64(Kpf.ZERO_PAGE) != 0
+    special = present & (~known | zero | (flags & np.uint32(Pte.SPECIAL) != 0))
     flags[special] |= np.uint32(Pte.SPECIAL)
     flags[~special] &= ~np.uint32(Pte.SPECIAL)
     flags[present & ~special & ~anon] |= np.uint32(Pte.FILE)
