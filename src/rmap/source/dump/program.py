@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmap.errors import ImageError, MissingFeatureError
 from rmap.source.dump.btf import Btf, BtfError, BtfTypes
+from rmap.source.dump.kdumpfile import readable
 
 if TYPE_CHECKING:
     from drgn import FindObjectFlags, Object, Program
@@ -73,8 +74,13 @@ def open_dump(
     drgn = import_drgn()
     program = drgn.Program()
     try:
-        program.set_core_dump(path)
-    except (OSError, ValueError, drgn.FaultError) as error:
+        with readable(path) as file:
+            program.set_core_dump(file)
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from error
+    except ImageError:
+        raise
+    except Exception as error:  # what libkdumpfile says comes as a plain Exception
         raise ImageError(f"{path}: no crash dump that can be read: {_reason(error)}") from error
     if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise ImageError(f"{path}: a core dump, but not of a Linux kernel (no VMCOREINFO note)")

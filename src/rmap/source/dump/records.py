@@ -40,7 +40,8 @@ def member_offset(program: Program, kind: str, path: str) -> int | None:
 
     try:
         return drgn.offsetof(program.type(kind), path)
-    except LookupError:
+    except (LookupError, TypeError):
+        # No such member; or one on the way is no struct (any more).
         return None
 
 
