@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 ImageOption = Annotated[
     Path | None,
     typer.Option("--image", metavar="FILE", help="Ask this image, not the live machine."),
+]
+DumpOption = Annotated[
+    Path | None,
+    typer.Option("--dump", metavar="VMCORE", help="Ask this crash dump, or /proc/kcore."),
+]
+DebugOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--debug",
+        metavar="FILE",
+        help="A vmlinux, BTF or symbols of the dump's kernel; may be repeated. Most dumps need "
+        "none.",
+    ),
 ]
 FreezeOption = Annotated[
     bool,
@@ -160,15 +173,19 @@ def refuse_foreign(output: str | Path) -> None:
 def open_image(
     path: Path | None,
     *,
+    dump: Path | None = None,
+    debug: Sequence[Path] | None = None,
     pids: Collection[int] | None = None,
     freeze: Collection[int] | None = None,
     ram: bool = True,
     quiet: bool = False,
 ) -> MemoryImage:
-    """Return the image to ask: the file at ``path``, or else the live machine.
+    """Return the image to ask: the file at ``path``, a crash dump, or else the live machine.
 
     Parameters
     ----------
+    dump, debug
+        A crash dump, and files that know its kernel.
     pids
         Of the live machine, read only these processes (None: all).
     freeze
@@ -182,12 +199,22 @@ def open_image(
         As the reader of images or the live source raise it; also for ``--freeze`` without a
         process to stop.
     """
+    if debug and dump is None:
+        raise TargetError("--debug names files for a dump; name that: --dump VMCORE")
+    if path is not None and dump is not None:
+        raise TargetError("--image and --dump both say what to ask: drop one")
+    if (path is not None or dump is not None) and freeze is not None:
+        option = "--image" if path is not None else "--dump"
+        raise TargetError(f"--freeze stops live processes, {option} names a file: drop one")
     if path is not None:
         from rmap.image import read_image
 
-        if freeze is not None:
-            raise TargetError("--freeze stops live processes, --image names a file: drop one")
         return read_image(path)
+    if dump is not None:
+        from rmap.source.dump import dump_image
+
+        with _progress(quiet) as progress:
+            return dump_image(dump, debug or (), progress)
     if freeze is not None and not freeze:
         raise TargetError("--freeze: no process is named; give the PIDs to stop")
     from rmap.source.proc import snapshot

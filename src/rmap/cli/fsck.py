@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmap.cli.common import (
+    DebugOption,
+    DumpOption,
     FormatOption,
     ImageOption,
     QuietOption,
@@ -47,6 +49,8 @@ def command(
         typer.Option("--limit", metavar="N", min=0, help="Findings of each check to describe."),
     ] = 100,
     image: ImageOption = None,
+    dump: DumpOption = None,
+    debug: DebugOption = None,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
     quiet: QuietOption = False,
@@ -54,7 +58,7 @@ def command(
     """Check every page's mappings against the kernel's count, and what else has to agree."""
     from rmap.query.fsck import fsck
 
-    answer = fsck(open_image(image, quiet=quiet), checks=check, limit=limit)
+    answer = fsck(open_image(image, dump=dump, debug=debug, quiet=quiet), checks=check, limit=limit)
     emit(document(answer), format, raw=raw)
     return _FINDING if answer.total else 0
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmap.cli.common import (
+    DebugOption,
+    DumpOption,
     ImageOption,
     QuietOption,
     open_image,
@@ -51,13 +53,20 @@ def command(
         ),
     ] = None,
     image: ImageOption = None,
+    dump: DumpOption = None,
+    debug: DebugOption = None,
     quiet: QuietOption = False,
 ) -> int:
     """Draw physical memory: what each stretch is, and how widely it is shared."""
     if output.suffix.lower() not in _SUFFIXES:
         raise TargetError(f"{output}: name it .svg, .png or .html, for what it shall be")
     refuse_unless_writable(output)
-    _draw(open_image(image, quiet=quiet), output, [by.value] if by else ["kind", "sharing"], quiet)
+    _draw(
+        open_image(image, dump=dump, debug=debug, quiet=quiet),
+        output,
+        [by.value] if by else ["kind", "sharing"],
+        quiet,
+    )
     return 0
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmap.cli.common import (
+    DebugOption,
+    DumpOption,
     FormatOption,
     FreezeOption,
     ImageOption,
@@ -72,6 +74,8 @@ def command(
         ),
     ] = None,
     image: ImageOption = None,
+    dump: DumpOption = None,
+    debug: DebugOption = None,
     freeze: FreezeOption = False,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
@@ -81,7 +85,11 @@ def command(
     from rmap.query.report import report
 
     stop = (pids or []) if freeze else None
-    answer = report(open_image(image, freeze=stop, quiet=quiet), by=by.value, pids=pids or None)
+    answer = report(
+        open_image(image, dump=dump, debug=debug, freeze=stop, quiet=quiet),
+        by=by.value,
+        pids=pids or None,
+    )
     if limit is None:
         limit = _TABLE_GROUPS if format is Format.TABLE else 0
     emit(document(answer, limit), format, raw=raw)

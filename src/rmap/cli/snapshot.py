@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rmap.cli.common import (
+    DebugOption,
+    DumpOption,
     FormatOption,
     FreezeOption,
     PidsArgument,
@@ -45,18 +47,22 @@ def command(
         str, typer.Option("--output", "-o", metavar="FILE", help="The image to write.")
     ],
     pids: PidsArgument = None,
+    dump: DumpOption = None,
+    debug: DebugOption = None,
     freeze: FreezeOption = False,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
     quiet: QuietOption = False,
 ) -> int:
-    """Write the live machine's reverse map to a file."""
+    """Write the reverse map of the live machine, or of a crash dump, to an image."""
     from rmap.image import write_image
 
     refuse_foreign(output)
     wanted = pids or []
     image = open_image(
         None,
+        dump=dump,
+        debug=debug,
         pids=wanted or None,
         freeze=wanted if freeze else None,
         ram=not wanted,  # of a few processes, only their pages

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rmap.cli.common import (
+    DebugOption,
+    DumpOption,
     FormatOption,
     FreezeOption,
     ImageOption,
@@ -53,6 +55,8 @@ def command(
         ),
     ],
     image: ImageOption = None,
+    dump: DumpOption = None,
+    debug: DebugOption = None,
     freeze: FreezeOption = False,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
@@ -65,8 +69,15 @@ def command(
     wanted = list(_parse(targets))
     named = [target.pid for target in wanted if isinstance(target, ProcessTarget)]
     of_processes = all(isinstance(target, ProcessTarget | FileTarget) for target in wanted)
-    read = open_image(image, freeze=named if freeze else None, ram=not of_processes, quiet=quiet)
-    answer = who(read, wanted, identify=None if image else identify, strict=False)
+    read = open_image(
+        image,
+        dump=dump,
+        debug=debug,
+        freeze=named if freeze else None,
+        ram=not of_processes,
+        quiet=quiet,
+    )
+    answer = who(read, wanted, identify=None if image or dump else identify, strict=False)
     if len(answer) or not answer.problems:
         emit(document(answer, format), format, raw=raw)
     for problem in answer.problems:

@@ -90,9 +90,7 @@ def read_anon_vmas(program: Program, spaces: Spaces, pages: Pages, pinned: U64) 
     return AnonVmas(anon_vmas, listed, vma, position, forest, tuple(damage))
 
 
-def _with_ancestors(
-    program: Program, wanted: U64, damage: list[tuple[str, int, str]]
-) -> Records:
+def _with_ancestors(program: Program, wanted: U64, damage: list[tuple[str, int, str]]) -> Records:
     """The anon_vmas, and those that they name as root or parent, and so on."""
     layout = Layout(program, "struct anon_vma", _ANON_VMA).require("root", "parent", "top")
     while True:
@@ -124,7 +122,9 @@ def _lists(
         go_on = (at != ends[vma]) & (at != 0)
         vma, at = vma[go_on], at[go_on]
         again = np.array([one in seen for one in at.tolist()], bool)
-        damage += [("anon_vma_chain", int(one) - link, "is met twice in lists") for one in at[again]]
+        damage += [
+            ("anon_vma_chain", int(one) - link, "is met twice in lists") for one in at[again]
+        ]
         vma, at = vma[~again], at[~again]
         if not len(at):
             break
@@ -140,7 +140,9 @@ def _lists(
     return _concatenated(parts, layout)
 
 
-def _concatenated(parts: list[tuple[Records, I64, I64]], layout: Layout) -> tuple[Records, I64, I64]:
+def _concatenated(
+    parts: list[tuple[Records, I64, I64]], layout: Layout
+) -> tuple[Records, I64, I64]:
     if not parts:
         none = np.zeros(0, np.int64)
         empty = Records(np.zeros(0, "u8"), np.zeros(0, layout.dtype), np.zeros(0, bool))

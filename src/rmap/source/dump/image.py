@@ -58,19 +58,14 @@ class Reading:
 
 
 def dump_image(
-    path: Path,
-    *,
-    debug_info: Sequence[Path] = (),
-    btf: Path | None = None,
-    symbols: Path | None = None,
-    progress: Progress | None = None,
+    path: Path, debug: Sequence[Path] = (), progress: Progress | None = None
 ) -> MemoryImage:
     """Read a crash dump; the parameters and errors are those of `open_dump`.
 
     >>> image = dump_image(Path("vmcore"))  # doctest: +SKIP
     """
     started = time.time_ns()
-    program = open_dump(path, debug_info, btf, symbols)
+    program = open_dump(path, debug)
     reading = read(program, progress or no_progress)
     return tables(reading, time.time_ns() - started)
 
@@ -199,7 +194,9 @@ def _vmas(reading: Reading) -> Table:
     has = file >= 0
 
     def of_file(column: npt.NDArray[Any], otherwise: Any) -> npt.NDArray[Any]:
-        return np.where(has, column[file], otherwise) if len(column) else np.full(len(file), otherwise)
+        return (
+            np.where(has, column[file], otherwise) if len(column) else np.full(len(file), otherwise)
+        )
 
     paths = [files.path[row] if row >= 0 else "" for row in file.tolist()]
     return Table(
@@ -253,7 +250,9 @@ def _pages(reading: Reading) -> Table:
     tag = pages.mapping & _TAGS
     anon = tag == ANON
     pointer = pages.mapping & ~_TAGS
-    file = np.where((tag == 0) & (pointer != 0), rows_of(reading.files.mappings.address, pointer), -1)
+    file = np.where(
+        (tag == 0) & (pointer != 0), rows_of(reading.files.mappings.address, pointer), -1
+    )
     return Table(
         TABLES["pages"],
         {

@@ -53,7 +53,9 @@ def read_ksm(program: Program, pages: Pages) -> Merged:
     named = np.unique(pages.mapping[pages.mapping & KSM == KSM] & ~KSM)
     node_kind, item_kind = _struct(program, "stable_node"), _struct(program, "rmap_item")
     nodes = read_records(Layout(program, node_kind, _NODE), named[named != 0])
-    damage = [("stable_node", int(at), "is not in the dump") for at in nodes.address[~nodes.present]]
+    damage = [
+        ("stable_node", int(at), "is not in the dump") for at in nodes.address[~nodes.present]
+    ]
     layout = Layout(program, item_kind, _ITEM)
     link = member_offset(program, item_kind, "hlist")
     owner = np.flatnonzero(nodes.present)

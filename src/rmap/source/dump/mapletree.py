@@ -124,9 +124,7 @@ class _Reader:
     def leaves(self) -> Leaves:
         """All entries, by tree and index."""
         tree = np.concatenate([one[0] for one in self.found])
-        first, last, entry = (
-            np.concatenate([one[at] for one in self.found]) for at in (1, 2, 3)
-        )
+        first, last, entry = (np.concatenate([one[at] for one in self.found]) for at in (1, 2, 3))
         order = np.lexsort((first, tree))
         return Leaves(tree[order], first[order], last[order], entry[order], tuple(self.bad))
 

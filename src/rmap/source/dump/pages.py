@@ -169,7 +169,9 @@ def _hugetlb(
     size = program.type("struct page").size
     if facts.hugetlb_destructor is not None:
         at = member_offset(program, "struct page", "compound_dtor")
-        where = size + at if at is not None else member_offset(program, "struct folio", "_folio_dtor")
+        where = (
+            size + at if at is not None else member_offset(program, "struct folio", "_folio_dtor")
+        )
         if where is None:
             return huge
         huge[heads] = _tail_values(program, memory, heads, (where, 1)) == facts.hugetlb_destructor
@@ -269,5 +271,8 @@ def page_members(program: Program) -> Layout:
     return Layout(
         program,
         "struct folio",
-        {"large_mapcount": "_large_mapcount.counter", "nr_pages_mapped": "_nr_pages_mapped.counter"},
+        {
+            "large_mapcount": "_large_mapcount.counter",
+            "nr_pages_mapped": "_nr_pages_mapped.counter",
+        },
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,28 +42,53 @@ GLOBALS: dict[str, str | None] = {
     "vmemmap_base": "unsigned long",
     "vmemmap_populate": None,
 }
+_BTF_MAGIC = b"\x9f\xeb"
 #: Where a finder of ours stands among those of drgn: in front, so that a file beside a dump wins.
 _FIRST = 0
 
 
-def open_dump(
-    path: Path,
-    debug_info: Sequence[Path] = (),
-    btf: Path | None = None,
-    symbols: Path | None = None,
-) -> Program:
+@dataclass(frozen=True)
+class DebugFiles:
+    """Files that know the kernel: DWARF, which is used instead of BTF, BTF, and symbols."""
+
+    dwarf: tuple[Path, ...] = ()
+    btf: Path | None = None
+    symbols: Path | None = None
+
+
+def sort_debug_files(files: Sequence[Path]) -> DebugFiles:
+    """Tell files apart by what they begin with. Raises `ImageError` for one that is none."""
+    dwarf: list[Path] = []
+    known: dict[str, Path] = {}
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                start = file.read(4)
+        except OSError as error:
+            raise ImageError(f"{path}: {error.strerror or error}") from error
+        if start == b"\x7fELF":
+            dwarf.append(path)
+        elif start[:2] == _BTF_MAGIC:
+            known["btf"] = path
+        elif start[:1] == b"{":
+            known["symbols"] = path
+        else:
+            raise ImageError(
+                f"{path}: neither a vmlinux (ELF), nor BTF, nor a JSON object of symbols"
+            )
+    return DebugFiles(tuple(dwarf), known.get("btf"), known.get("symbols"))
+
+
+def open_dump(path: Path, debug: Sequence[Path] = ()) -> Program:
     """Open a vmcore (ELF or kdump-compressed), or ``/proc/kcore``.
 
     Parameters
     ----------
     path
         The dump.
-    debug_info
-        Files with DWARF (vmlinux); then BTF is not asked for.
-    btf
-        A raw ``.BTF`` section, for a dump that does not hold it.
-    symbols
-        A JSON object of names and addresses, for a dump without the kernel's symbol table.
+    debug
+        Files that know its kernel, for a dump that lost what its kernel carried: a vmlinux with
+        DWARF, a raw ``.BTF`` section, a JSON object of symbols and their addresses.
 
     Raises
     ------
@@ -84,7 +110,7 @@ def open_dump(
         raise ImageError(f"{path}: no crash dump that can be read: {_reason(error)}") from error
     if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise ImageError(f"{path}: a core dump, but not of a Linux kernel (no VMCOREINFO note)")
-    return attach(program, str(path), debug_info, btf, symbols)
+    return attach(program, str(path), sort_debug_files(debug))
 
 
 def import_drgn() -> Any:
@@ -98,25 +124,19 @@ def import_drgn() -> Any:
     return drgn
 
 
-def attach(
-    program: Program,
-    name: str,
-    debug_info: Sequence[Path] = (),
-    btf: Path | None = None,
-    symbols: Path | None = None,
-) -> Program:
+def attach(program: Program, name: str, debug: DebugFiles) -> Program:
     """Give a program of a kernel types and symbols; `name` is what errors call it."""
     drgn = import_drgn()
     try:
-        if debug_info:
-            program.load_debug_info([str(one) for one in debug_info])
+        if debug.dwarf:
+            program.load_debug_info([str(one) for one in debug.dwarf])
             return program
-        _attach_symbols(program, symbols)
-        _attach_types(program, btf)
+        _attach_symbols(program, debug.symbols)
+        _attach_types(program, debug.btf)
     except (BtfError, LookupError, ValueError, OSError, drgn.FaultError) as error:
         raise ImageError(
             f"{name}: types and symbols of its kernel cannot be read: {_reason(error)}; name its "
-            "vmlinux with --vmlinux"
+            "vmlinux with --debug"
         ) from error
     return program
 

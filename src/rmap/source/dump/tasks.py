@@ -103,7 +103,9 @@ def _process(facts: Facts, records: Records, objects: list[Any], rows: list[int]
         uid=_tried(lambda: int(task.real_cred.uid.val.value_()), -1),
         cgroup=_tried(lambda: _cgroup(facts, task), ""),
         cmdline=_tried(lambda: _cmdline(task), "") if mm else "",
-        start_time=int(records["start"][leader]) // 10_000_000 if "start" in _names(records) else -1,
+        start_time=int(records["start"][leader]) // 10_000_000
+        if "start" in _names(records)
+        else -1,
         tasks=rows,
     )
 
