@@ -215,6 +215,57 @@ SWAP_SLOTS = _table(
     _C("cache_pfn", "int64", "page that the swap cache holds for it, -1 none"),
 )
 
+TREE_NODES = _table(
+    "tree_nodes",
+    "One row a node of an interval tree as it lies in memory, for checks. Sources that cannot see "
+    "them leave the table empty.",
+    "",
+    _C("anon_vma", "int32", "whose tree it is in, -1 a file's"),
+    _C("file", "int32", "whose tree it is in, -1 an anon_vma's"),
+    _C("node", "uint64", "what it is by address: an anon_vma_chain, or (of a file) a VMA"),
+    _C("vma", "int32", "the VMA that it is of, -1 none that is known"),
+    _C("claims", "int32", "the anon_vma or file that it says it belongs to, -1 none that is known"),
+    _C("parent", "int32", "row of the node above it, -1 none"),
+    _C("left", "int32", "row of the node to its left below, -1 none"),
+    _C("right", "int32", "likewise to its right"),
+    _C("parent_right", "bool", "what it says its parent is, is its parent"),
+    _C("red", "bool", "its colour"),
+    _C("first", "uint64", "first index that it covers"),
+    _C("last", "uint64", "last index that it covers"),
+    _C("subtree_last", "uint64", "what it says is the last index below it"),
+)
+
+CHAIN_NODES = _table(
+    "chain_nodes",
+    "One row an anon_vma_chain in the list of a VMA as it lies in memory, for checks.",
+    "",
+    _C("vma", "int32", "whose list it is in"),
+    _C("position", "int32", "place in the list, from the head"),
+    _C("node", "uint64", "the anon_vma_chain by address"),
+    _C("claims_vma", "int32", "the VMA that it says it is of, -1 none that is known"),
+    _C("claims_anon_vma", "int32", "the anon_vma that it says it belongs to, -1 none"),
+)
+
+KSM_ITEMS = _table(
+    "ksm_items",
+    "One row a place where KSM merged a page (struct rmap_item).",
+    "",
+    _C("node", "uint64", "the stable node that it hangs on, as page->mapping names it"),
+    _C("pfn", "uint64", "the page of that node, 0 unknown"),
+    _C("mm", "int32", "address space, -1 none that is known"),
+    _C("address", "uint64", "where in it"),
+    _C("anon_vma", "int32", "the anon_vma through which it is found, -1 none that is known"),
+)
+
+DAMAGE = _table(
+    "damage",
+    "One row something that the source met and could not follow: a link to no memory, a loop.",
+    "",
+    _C("object", TEXT, "what it is: anon_vma, vma, rmap_item, ..."),
+    _C("address", "uint64", "where it lies"),
+    _C("what", TEXT, "what is wrong with it"),
+)
+
 #: All tables, in the order in which files and SQL show them.
 TABLES: dict[str, TableSchema] = {
     table.name: table
@@ -231,5 +282,9 @@ TABLES: dict[str, TableSchema] = {
         ANON_VMA_CHAINS,
         I_MMAP,
         SWAP_SLOTS,
+        TREE_NODES,
+        CHAIN_NODES,
+        KSM_ITEMS,
+        DAMAGE,
     )
 }

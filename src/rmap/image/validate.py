@@ -31,6 +31,17 @@ _REFERENCES = (
     ("anon_vma_chains", "anon_vma", "anon_vmas"),
     ("i_mmap", "file", "files"),
     ("i_mmap", "vma", "vmas"),
+    ("tree_nodes", "anon_vma", "anon_vmas"),
+    ("tree_nodes", "file", "files"),
+    ("tree_nodes", "vma", "vmas"),
+    ("tree_nodes", "parent", "tree_nodes"),
+    ("tree_nodes", "left", "tree_nodes"),
+    ("tree_nodes", "right", "tree_nodes"),
+    ("chain_nodes", "vma", "vmas"),
+    ("chain_nodes", "claims_vma", "vmas"),
+    ("chain_nodes", "claims_anon_vma", "anon_vmas"),
+    ("ksm_items", "mm", "mms"),
+    ("ksm_items", "anon_vma", "anon_vmas"),
 )
 #: References that may be -1, "none".
 _MAY_BE_NONE = {
@@ -39,6 +50,11 @@ _MAY_BE_NONE = {
     ("vmas", "anon_vma"),
     ("pages", "anon_vma"),
     ("pages", "file"),
+    *(("tree_nodes", column) for column in ("anon_vma", "file", "vma", "parent", "left", "right")),
+    ("chain_nodes", "claims_vma"),
+    ("chain_nodes", "claims_anon_vma"),
+    ("ksm_items", "mm"),
+    ("ksm_items", "anon_vma"),
 }
 #: Tables whose id column is the row number.
 _IDS = (("mms", "mm"), ("vmas", "vma"), ("files", "file"), ("anon_vmas", "anon_vma"))

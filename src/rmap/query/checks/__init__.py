@@ -7,7 +7,20 @@ A new check is a module here that decorates its function with
 
 from __future__ import annotations
 
-from rmap.query.checks import mapcount, overlap, rss, stray, swap
+from rmap.query.checks import (
+    anon_vma,
+    chain,
+    damage,
+    i_mmap,
+    mapcount,
+    overlap,
+    reach,
+    rss,
+    state,
+    stray,
+    swap,
+    tree,
+)
 from rmap.query.checks.registry import CHECKS, Check, Finding, Mapper, Outcome, Tally, check
 
 __all__ = [
@@ -17,10 +30,17 @@ __all__ = [
     "Mapper",
     "Outcome",
     "Tally",
+    "anon_vma",
+    "chain",
     "check",
+    "damage",
+    "i_mmap",
     "mapcount",
     "overlap",
+    "reach",
     "rss",
+    "state",
     "stray",
     "swap",
+    "tree",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,46 +14,22 @@ import numpy.typing as npt
 from rmap.image import TABLES, MemoryImage, Table
 from rmap.image.flags import Kpf, Pte
 from rmap.source import Progress, no_progress
-from rmap.source.dump.anon import AnonVmas, read_anon_vmas, rows_of
+from rmap.source.dump.anon import AnonVmas, rows_of
 from rmap.source.dump.entries import decode
 from rmap.source.dump.facts import Facts
-from rmap.source.dump.files import Files, read_files
-from rmap.source.dump.ksm import Merged, read_ksm
-from rmap.source.dump.memmap import read_memory_map
-from rmap.source.dump.names import vma_names
-from rmap.source.dump.pages import ANON, Pages, read_pages
+from rmap.source.dump.files import Files
+from rmap.source.dump.pages import ANON, Pages
 from rmap.source.dump.program import open_dump
-from rmap.source.dump.records import U64
-from rmap.source.dump.rss import Counters, read_counters
-from rmap.source.dump.spaces import Spaces, read_page_tables, read_spaces
-from rmap.source.dump.swap import read_swap
-from rmap.source.dump.tasks import Tasks, read_tasks
+from rmap.source.dump.reading import Reading, read
+from rmap.source.dump.structure import structure
 from rmap.source.proc.swaptypes import flags_of_types
 
 if TYPE_CHECKING:
-    from drgn import Program
+    pass
 
 Columns = dict[str, Any]
 PAGE_SIZE = 4096
 _TAGS = np.uint64(3)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What was read of a dump, before it is put into tables."""
-
-    facts: Facts
-    tasks: Tasks
-    spaces: Spaces
-    pages: Pages
-    anon: AnonVmas
-    files: Files
-    merged: Merged
-    counters: Counters
-    ptes: Columns
-    swap: tuple[U64, npt.NDArray[np.int32], list[int]]
-    names: list[str]
-    missing_tables: int
 
 
 def dump_image(
@@ -68,40 +43,6 @@ def dump_image(
     program = open_dump(path, debug)
     reading = read(program, progress or no_progress)
     return tables(reading, time.time_ns() - started)
-
-
-def read(program: Program, progress: Progress) -> Reading:
-    """Read everything."""
-    facts = Facts(program)
-    _ = facts.page_size
-    progress("memory map", 0, 1)
-    pages = read_pages(program, facts, read_memory_map(program))
-    progress("processes", 0, 1)
-    tasks = read_tasks(program, facts)
-    spaces = read_spaces(program, tasks.mms())
-    progress("page tables", 0, 1)
-    entries = read_page_tables(program, facts, spaces)
-    progress("reverse map", 0, 1)
-    merged = read_ksm(program, pages)
-    pinned = merged.items["anon_vma"] if len(merged.items) else np.zeros(0, "u8")
-    anon = read_anon_vmas(program, spaces, pages, pinned)
-    files = read_files(program, spaces, pages)
-    sizes = [len(one.address) for one in entries]
-    joined: Columns = {
-        "mm": np.repeat(np.arange(len(entries), dtype=np.int32), sizes),
-        "address": _joined([one.address for one in entries], "u8"),
-        "value": _joined([one.value for one in entries], "u8"),
-        "order": _joined([one.order for one in entries], "u1"),
-    }
-    return Reading(
-        facts, tasks, spaces, pages, anon, files, merged,
-        read_counters(program, facts, spaces, tasks), joined, read_swap(program, facts),
-        vma_names(program, spaces), sum(len(one.missing) for one in entries),
-    )  # fmt: skip
-
-
-def _joined(parts: list[Any], dtype: str) -> npt.NDArray[Any]:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 # ---------------------------------------------------------------- tables
@@ -122,6 +63,7 @@ def tables(reading: Reading, duration: int) -> MemoryImage:
         "anon_vma_chains": _chains(reading),
         "i_mmap": _i_mmap(reading),
         "swap_slots": _swap_slots(reading),
+        **structure(reading),
     }
     return MemoryImage(made)
 

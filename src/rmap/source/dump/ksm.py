@@ -50,7 +50,8 @@ def _struct(program: Program, name: str) -> str:
 
 def read_ksm(program: Program, pages: Pages) -> Merged:
     """Read the nodes that pages name, and the lists of their items."""
-    named = np.unique(pages.mapping[pages.mapping & KSM == KSM] & ~KSM)
+    mapped = (pages.mapcount > 0) & (pages.mapping & KSM == KSM)
+    named = np.unique(pages.mapping[mapped] & ~KSM)
     node_kind, item_kind = _struct(program, "stable_node"), _struct(program, "rmap_item")
     nodes = read_records(Layout(program, node_kind, _NODE), named[named != 0])
     damage = [

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 #: Types of the global variables that are read here; ``None`` is a function.
 GLOBALS: dict[str, str | None] = {
+    "__cpu_online_mask": "struct cpumask",
+    "__cpu_possible_mask": "struct cpumask",
     "__highest_present_section_nr": "unsigned long",
+    "__per_cpu_offset": "unsigned long [8192]",
     "init_mm": "struct mm_struct",
     "init_pid_ns": "struct pid_namespace",
     "init_task": "struct task_struct",

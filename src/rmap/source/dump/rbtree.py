@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rmap.source.dump.records import U64, Bools, Layout, Records, read_records
 
 if TYPE_CHECKING:
-    from drgn import Program
+    pass
 
 I64 = npt.NDArray[np.int64]
 _BLACK = 1

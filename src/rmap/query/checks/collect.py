@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Findings of checks that ask several questions of many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rmap.query.checks.registry import Fact, Finding, Outcome, Tally
+
+#: What is wrong with a row, and what programs get to know of it.
+Describe = Callable[[int], tuple[str, dict[str, Fact]]]
+
+
+class Collector:
+    """Counts what is wrong, and describes the first of it.
+
+    Parameters
+    ----------
+    check
+        The name of the check.
+    unit
+        What it looks at, of which there are `examined`.
+    limit
+        At most so many findings are described.
+    """
+
+    def __init__(self, check: str, unit: str, examined: int, limit: int) -> None:
+        self.check = check
+        self.unit = unit
+        self.examined = examined
+        self.limit = limit
+        self.findings: list[Finding] = []
+        self.wrong: dict[str, int] = {}
+
+    def add(self, kind: str, rows: npt.NDArray[Any], describe: Describe) -> None:
+        """Take rows that are wrong in one way, which is called `kind`."""
+        if len(rows):
+            self.wrong[kind] = self.wrong.get(kind, 0) + len(rows)
+        for row in rows[: max(0, self.limit - len(self.findings))].tolist():
+            what, facts = describe(row)
+            self.findings.append(Finding(self.check, what, {"kind": kind, **facts}))
+
+    def where(self, kind: str, wrong: npt.NDArray[np.bool_], describe: Describe) -> None:
+        """The same, given for each row whether it is wrong."""
+        self.add(kind, np.flatnonzero(wrong), describe)
+
+    def outcome(self, right: str) -> Outcome:
+        """The result; `right` is what is counted where nothing is wrong."""
+        total = sum(self.wrong.values())
+        tallies = [Tally("agree", right, max(self.examined - total, 0))]
+        tallies += [Tally("disagree", kind, count) for kind, count in self.wrong.items()]
+        return Outcome(
+            unit=self.unit,
+            examined=self.examined,
+            tallies=tuple(tally for tally in tallies if tally.count),
+            total=total,
+            findings=tuple(self.findings),
+        )

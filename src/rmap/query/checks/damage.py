@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the source itself could not follow: links to no memory, loops, lists that cross."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmap.image import MemoryImage
+from rmap.query.checks.collect import Collector
+from rmap.query.checks.registry import Fact, Outcome, check
+
+
+@check("damage", "every link leads to what it should")
+def damage(image: MemoryImage, limit: int) -> Outcome:
+    """Report what was met while the image was made."""
+    table = image.tables["damage"]
+    if str(image.machine["source"][0]) == "proc":
+        return Outcome("links", skipped="the source does not follow links of the kernel")
+    found = Collector("damage", "links", len(table), limit)
+
+    def says(row: int) -> tuple[str, dict[str, Fact]]:
+        kind, address = str(table["object"][row]), int(table["address"][row])
+        return f"{kind} {address:#x}: {table['what'][row]}", {"object": kind, "address": address}
+
+    found.add("link", np.arange(len(table)), says)
+    return found.outcome("link")
