@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What anon_vmas count: references, children, VMAs that have them as their own.
 
-An anon_vma has a reference while something is in its tree, a root one for each other anon_vma of its
-family, and one for each place where KSM merged a page through it. Whoever is just using one has a
-reference too (migration, a split), so one too many is possible in a dump of a running machine, and
+An anon_vma has a reference while something is in its tree, a root one for each other anon_vma of
+its family, and one for each place where KSM merged a page through it. Whoever is just using one has
+a reference too (migration, a split), so one too many is possible in a machine that was running, and
 one too few is not.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector
+from rmap.query.checks.collect import Collector, Subject
 from rmap.query.checks.objects import anon_vma_name
-from rmap.query.checks.registry import Fact, Outcome, check
+from rmap.query.checks.registry import Outcome, check
 
 I64 = npt.NDArray[np.int64]
 
@@ -27,30 +27,23 @@ def anon_vma(image: MemoryImage, limit: int) -> Outcome:
     if not len(table) or not len(nodes):
         return Outcome("anon_vmas", skipped="the source does not see anon_vmas and their trees")
     found = Collector("anon_vma", "anon_vmas", len(table), limit)
-    count = len(table)
-    size = np.bincount(nodes["anon_vma"][nodes["anon_vma"] >= 0], minlength=count)
+    subject = Subject(lambda row: anon_vma_name(image, row), lambda row: {"anon_vma": row})
+    owner = nodes["anon_vma"]
+    size = np.bincount(owner[owner >= 0], minlength=len(table))
     root, parent = table["root"].astype(np.int64), table["parent"].astype(np.int64)
-    own = np.arange(count)
-
-    def says(row: int, what: str) -> tuple[str, dict[str, Fact]]:
-        return f"{anon_vma_name(image, row)} {what}", {"anon_vma": row}
-
-    wanted = _references(image, size, root)
     refcount = table["refcount"].astype(np.int64)
-    found.where("freed", (refcount <= 0) & (size > 0),
-                lambda row: says(row, f"has refcount {refcount[row]}, and {size[row]} VMAs in its tree"))  # fmt: skip
-    found.where("refcount", (refcount > 0) & (refcount < wanted),
-                lambda row: says(row, f"has refcount {refcount[row]}; {wanted[row]} references lead to it"))  # fmt: skip
-    found.where("leaked", (refcount > wanted + 1),
-                lambda row: says(row, f"has refcount {refcount[row]}, but only {wanted[row]} "
-                                 "references lead to it"))  # fmt: skip
-    found.where("root", root[root] != root,
-                lambda row: says(row, "names a root that is none"))  # fmt: skip
-    found.where("parent", root[parent] != root,
-                lambda row: says(row, "has a parent of another family"))  # fmt: skip
-    found.where("loop", _loops(parent) & (parent != own),
-                lambda row: says(row, "is its own ancestor"))  # fmt: skip
-    _counts(image, found, size, parent, says)
+    wanted = _references(image, size, root)
+    found.where(subject, "freed", (refcount <= 0) & (size > 0), lambda row: (
+        f"has refcount {refcount[row]}, and {size[row]} VMAs in its tree"))  # fmt: skip
+    found.where(subject, "refcount", (refcount > 0) & (refcount < wanted), lambda row: (
+        f"has refcount {refcount[row]}; {wanted[row]} references lead to it"))  # fmt: skip
+    found.where(subject, "leaked", refcount > wanted + 1, lambda row: (
+        f"has refcount {refcount[row]}, but only {wanted[row]} references lead to it"))  # fmt: skip
+    found.where(subject, "root", root[root] != root, "names a root that is none")
+    found.where(subject, "parent", root[parent] != root, "has a parent of another family")
+    found.where(subject, "loop", _never_ends(parent), "is its own ancestor")
+    if "anon_vma" in image.vmas:
+        _counts(image, found, subject, size, parent)
     return found.outcome("anon_vma")
 
 
@@ -65,46 +58,33 @@ def _references(image: MemoryImage, size: I64, root: I64) -> I64:
     return np.asarray(wanted + np.bincount(items[items >= 0], minlength=count))
 
 
-def _loops(parent: I64) -> npt.NDArray[np.bool_]:
+def _never_ends(parent: I64) -> npt.NDArray[np.bool_]:
     """Which anon_vmas never come to one that is its own parent, going up."""
     at = parent.copy()
-    for _ in range(max(1, len(parent).bit_length())):
+    for _ in range(len(parent).bit_length()):
         at = at[at]
     return np.asarray(parent[at] != at)
 
 
-def _counts(image: MemoryImage, found: Collector, size: I64, parent: I64, says: object) -> None:
+def _counts(image: MemoryImage, found: Collector, subject: Subject, size: I64, parent: I64) -> None:
     """num_children and num_active_vmas (since 6.0), or their sum, degree."""
-    table, vmas = image.tables["anon_vmas"], image.vmas
-    if "anon_vma" not in vmas:
-        return
-    count = len(table)
-    own = np.arange(count)
-    held = vmas["anon_vma"][vmas["anon_vma"] >= 0]
-    active = np.bincount(held, minlength=count)
-    # A root is its own child, and an anon_vma stops being a child when its tree is empty.
-    child = size > 0
-    children = np.bincount(parent[child], minlength=count)
-    names = (
-        ("num_children", children), ("num_active_vmas", active), ("degree", children + active),
-    )  # fmt: skip
-    for name, wanted in names:
-        if name not in table or (
-            name == "degree" and "num_children" in table and not _degree_used(image)
-        ):
-            continue
-        stored = table[name].astype(np.int64)
-
-        def told(row: int, name: str = name, stored: I64 = stored, wanted: I64 = wanted
-                 ) -> tuple[str, dict[str, Fact]]:  # fmt: skip
-            return (
-                f"{anon_vma_name(image, row)} has {name} {stored[row]}, counted {wanted[row]}",
-                {"anon_vma": row, "stored": int(stored[row]), "counted": int(wanted[row])},
-            )
-
-        found.where(name, (stored != wanted) & (size + active > 0) & (own >= 0), told)
+    table, own = image.tables["anon_vmas"], image.vmas["anon_vma"]
+    active = np.bincount(own[own >= 0], minlength=len(table))
+    # A root is its own child; who has an empty tree is nobody's any more.
+    children = np.bincount(parent[size > 0], minlength=len(table))
+    counted = {
+        "num_children": children, "num_active_vmas": active, "degree": children + active,
+    }  # fmt: skip
+    for name, wanted in counted.items():
+        if name in table:
+            stored = table[name].astype(np.int64)
+            _count(found, subject, name, stored, wanted, (stored != wanted) & (size + active > 0))
 
 
-def _degree_used(image: MemoryImage) -> bool:
-    """A model keeps all three; a kernel has degree or the other two."""
-    return str(image.machine["source"][0]) == "model"
+def _count(
+    found: Collector, subject: Subject, name: str, stored: I64, wanted: I64,
+    wrong: npt.NDArray[np.bool_],
+) -> None:  # fmt: skip
+    found.where(
+        subject, name, wrong, lambda row: f"has {name} {stored[row]}, counted {wanted[row]}"
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,16 @@ import numpy.typing as npt
 
 from rmap.query.checks.registry import Fact, Finding, Outcome, Tally
 
-#: What is wrong with a row, and what programs get to know of it.
-Describe = Callable[[int], tuple[str, dict[str, Fact]]]
+#: What is wrong with a row, in words; the same for every row, or made of it.
+What = str | Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the rows are: how people call one, and what programs get to know of it."""
+
+    name: Callable[[int], str]
+    facts: Callable[[int], dict[str, Fact]]
 
 
 class Collector:
@@ -36,17 +45,18 @@ class Collector:
         self.findings: list[Finding] = []
         self.wrong: dict[str, int] = {}
 
-    def add(self, kind: str, rows: npt.NDArray[Any], describe: Describe) -> None:
+    def add(self, subject: Subject, kind: str, rows: npt.NDArray[Any], what: What) -> None:
         """Take rows that are wrong in one way, which is called `kind`."""
         if len(rows):
             self.wrong[kind] = self.wrong.get(kind, 0) + len(rows)
         for row in rows[: max(0, self.limit - len(self.findings))].tolist():
-            what, facts = describe(row)
-            self.findings.append(Finding(self.check, what, {"kind": kind, **facts}))
+            words = what if isinstance(what, str) else what(row)
+            facts: dict[str, Fact] = {"kind": kind, **subject.facts(row)}
+            self.findings.append(Finding(self.check, f"{subject.name(row)} {words}", facts))
 
-    def where(self, kind: str, wrong: npt.NDArray[np.bool_], describe: Describe) -> None:
+    def where(self, subject: Subject, kind: str, wrong: npt.NDArray[np.bool_], what: What) -> None:
         """The same, given for each row whether it is wrong."""
-        self.add(kind, np.flatnonzero(wrong), describe)
+        self.add(subject, kind, np.flatnonzero(wrong), what)
 
     def outcome(self, right: str) -> Outcome:
         """The result; `right` is what is counted where nothing is wrong."""

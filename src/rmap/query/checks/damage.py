@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector
-from rmap.query.checks.registry import Fact, Outcome, check
+from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.registry import Outcome, check
 
 
 @check("damage", "every link leads to what it should")
@@ -17,10 +17,11 @@ def damage(image: MemoryImage, limit: int) -> Outcome:
     if str(image.machine["source"][0]) == "proc":
         return Outcome("links", skipped="the source does not follow links of the kernel")
     found = Collector("damage", "links", len(table), limit)
-
-    def says(row: int) -> tuple[str, dict[str, Fact]]:
-        kind, address = str(table["object"][row]), int(table["address"][row])
-        return f"{kind} {address:#x}: {table['what'][row]}", {"object": kind, "address": address}
-
-    found.add("link", np.arange(len(table)), says)
+    link = Subject(
+        lambda row: f"{table['object'][row]} {int(table['address'][row]):#x}:",
+        lambda row: {
+            "object": str(table["object"][row]), "address": int(table["address"][row]),
+        },
+    )  # fmt: skip
+    found.add(link, "link", np.arange(len(table)), lambda row: str(table["what"][row]))
     return found.outcome("link")

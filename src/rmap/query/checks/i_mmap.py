@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector
+from rmap.query.checks.collect import Collector, Subject
 from rmap.query.checks.objects import file_name, vma_name
-from rmap.query.checks.registry import Fact, Outcome, check
+from rmap.query.checks.registry import Outcome, check
 
 
 @check("i_mmap", "every VMA of a file is in the file's tree, and nothing else is")
@@ -17,31 +17,24 @@ def i_mmap(image: MemoryImage, limit: int) -> Outcome:
     nodes, vmas = image.tables["tree_nodes"], image.vmas
     if not len(nodes):
         return Outcome("VMAs", skipped="the source does not see trees")
-    mapping = vmas["file"] >= 0
-    found = Collector("i_mmap", "VMAs", int(mapping.sum()), limit)
-    of_file = nodes["file"] >= 0
-
-    def of_vma(row: int, what: str) -> tuple[str, dict[str, Fact]]:
-        name = file_name(image, int(vmas["file"][row]))
-        return f"{vma_name(image, row)}, which maps {name}, {what}", {
-            "vma": int(vmas["start"][row])
-        }
-
+    file, vma, owner = vmas["file"], nodes["vma"], nodes["file"]
+    found = Collector("i_mmap", "VMAs", int((file >= 0).sum()), limit)
+    known = (owner >= 0) & (vma >= 0)
+    right = known & (nodes["claims"] == owner)
     linked = np.zeros(len(vmas), bool)
-    known = of_file & (nodes["vma"] >= 0)
-    right = known & (nodes["claims"] == nodes["file"])
-    linked[nodes["vma"][right]] = True
-    found.where("not in tree", mapping & ~linked,
-                lambda row: of_vma(row, "is not in its tree: walks of its pages miss it"))  # fmt: skip
-
-    def of_node(row: int, what: str) -> tuple[str, dict[str, Fact]]:
-        node = int(nodes["node"][row])
-        return f"tree of {file_name(image, int(nodes['file'][row]))}: {what}", {"node": node}
-
-    found.where("foreign", known & ~right,
-                lambda row: of_node(row, f"has {vma_name(image, int(nodes['vma'][row]))}, "
-                                    "which does not map it"))  # fmt: skip
-    found.where("dangling", of_file & (nodes["vma"] < 0),
-                lambda row: of_node(row, f"has the VMA {int(nodes['node'][row]):#x}, "
-                                    "which no address space has"))  # fmt: skip
+    linked[vma[right]] = True
+    mapper = Subject(
+        lambda row: f"{vma_name(image, row)}, which maps {file_name(image, int(file[row]))},",
+        lambda row: {"vma": int(vmas["start"][row])},
+    )
+    found.where(mapper, "not in tree", (file >= 0) & ~linked,
+                "is not in its tree: walks of its pages miss it")  # fmt: skip
+    node = Subject(
+        lambda row: f"tree of {file_name(image, int(owner[row]))}:",
+        lambda row: {"node": int(nodes["node"][row])},
+    )
+    found.where(node, "foreign", known & ~right, lambda row: (
+        f"has {vma_name(image, int(vma[row]))}, which does not map it"))  # fmt: skip
+    found.where(node, "dangling", (owner >= 0) & (vma < 0), lambda row: (
+        f"has the VMA {int(nodes['node'][row]):#x}, which no address space has"))  # fmt: skip
     return found.outcome("VMA")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage, Table
-from rmap.query.checks.collect import Collector
+from rmap.query.checks.collect import Collector, Subject
 from rmap.query.checks.objects import anon_vma_name, file_name, vma_name
-from rmap.query.checks.registry import Fact, Outcome, check
+from rmap.query.checks.registry import Outcome, check
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -28,52 +28,28 @@ def tree(image: MemoryImage, limit: int) -> Outcome:
     if not len(nodes):
         return Outcome("nodes", skipped="the source does not see trees")
     found = Collector("tree", "nodes", len(nodes), limit)
-
-    same = _same_tree(nodes)
+    node = Subject(
+        lambda row: _name(image, row),
+        lambda row: {"node": int(nodes["node"][row]), "owner": _owner(image, row)},
+    )
+    first, said = nodes["first"], nodes["subtree_last"]
     earlier = np.zeros(len(nodes), bool)
-    earlier[1:] = same & (nodes["first"][1:] < nodes["first"][:-1])
-    found.where(
-        "order",
-        earlier,
-        lambda row: _describe(
-            image, row, f"begins at index {int(nodes['first'][row]):#x}, before its predecessor"
-        ),
-    )
-    wanted = subtree_last(nodes)
-    wrong = nodes["subtree_last"] != wanted
-    # One wrong number is repeated by nobody above it, unless it was the largest there.
-    found.where(
-        "subtree_last",
-        wrong,
-        lambda row: _describe(
-            image,
-            row,
-            f"says that its subtree ends at index {int(nodes['subtree_last'][row]):#x}; "
-            f"it ends at {int(wanted[row]):#x}",
-        ),
-    )
-    found.where(
-        "parent",
-        ~nodes["parent_right"],
-        lambda row: _describe(image, row, "names another parent than the node that it hangs on"),
-    )
+    earlier[1:] = _same_tree(nodes) & (first[1:] < first[:-1])
+    found.where(node, "order", earlier, lambda row: (
+        f"begins at index {int(first[row]):#x}, before its predecessor"))  # fmt: skip
+    depth = depths(nodes)
+    wanted = subtree_last(nodes, depth)
+    found.where(node, "subtree_last", said != wanted, lambda row: (
+        f"says that its subtree ends at index {int(said[row]):#x}; it ends at "
+        f"{int(wanted[row]):#x}"))  # fmt: skip
+    found.where(node, "parent", ~nodes["parent_right"],
+                "names another parent than the node that it hangs on")  # fmt: skip
     red, parent = nodes["red"], nodes["parent"].astype(np.int64)
-    above = np.where(parent >= 0, red[parent], True)
-    found.where(
-        "colour",
-        red & above,
-        lambda row: _describe(
-            image, row, "is red, and so is its parent" if parent[row] >= 0 else "is a red root"
-        ),
-    )
-    heights = black_heights(nodes)
-    found.where(
-        "balance",
-        _uneven(nodes, heights),
-        lambda row: _describe(
-            image, row, "has more black nodes below it on one side than on the other"
-        ),
-    )
+    root = parent < 0
+    found.where(node, "colour", red & ~root & red[parent], "is red, and so is its parent")
+    found.where(node, "root", red & root, "is a red root")
+    found.where(node, "balance", _uneven(nodes, black_heights(nodes, depth)),
+                "has more black nodes below it on one side than on the other")  # fmt: skip
     return found.outcome("node")
 
 
@@ -90,30 +66,26 @@ def depths(nodes: Table) -> I64:
     parent = nodes["parent"].astype(np.int64)
     depth = np.zeros(len(nodes), np.int64)
     at, rows = parent.copy(), np.flatnonzero(parent >= 0)
-    for _ in range(len(nodes)):
-        if not len(rows):
-            break
+    while len(rows) and depth.max() <= len(nodes):
         depth[rows] += 1
         at[rows] = parent[at[rows]]
         rows = rows[at[rows] >= 0]
     return depth
 
 
-def subtree_last(nodes: Table) -> U64:
+def subtree_last(nodes: Table, depth: I64) -> U64:
     """The last index below each node, recomputed from what the nodes cover."""
     last = nodes["last"].copy()
     parent = nodes["parent"].astype(np.int64)
-    depth = depths(nodes)
     for level in range(int(depth.max(initial=0)), 0, -1):
         rows = np.flatnonzero(depth == level)
         np.maximum.at(last, parent[rows], last[rows])
     return last
 
 
-def black_heights(nodes: Table) -> I64:
+def black_heights(nodes: Table, depth: I64) -> I64:
     """Black nodes on the way down on the left of each node, itself included."""
     height = np.zeros(len(nodes), np.int64)
-    depth = depths(nodes)
     left = nodes["left"].astype(np.int64)
     for level in range(int(depth.max(initial=0)), -1, -1):
         rows = np.flatnonzero(depth == level)
@@ -129,10 +101,15 @@ def _uneven(nodes: Table, height: I64) -> Bools:
     return np.asarray(low != high)
 
 
-def _describe(image: MemoryImage, row: int, what: str) -> tuple[str, dict[str, Fact]]:
+def _owner(image: MemoryImage, row: int) -> str:
     nodes = image.tables["tree_nodes"]
-    anon_vma, file = int(nodes["anon_vma"][row]), int(nodes["file"][row])
-    owner = anon_vma_name(image, anon_vma) if anon_vma >= 0 else file_name(image, file)
-    node = int(nodes["node"][row])
+    anon_vma = int(nodes["anon_vma"][row])
+    if anon_vma >= 0:
+        return anon_vma_name(image, anon_vma)
+    return file_name(image, int(nodes["file"][row]))
+
+
+def _name(image: MemoryImage, row: int) -> str:
+    nodes = image.tables["tree_nodes"]
     vma = vma_name(image, int(nodes["vma"][row]))
-    return f"tree of {owner}: the node {node:#x}, of {vma}, {what}", {"node": node, "owner": owner}
+    return f"tree of {_owner(image, row)}: the node {int(nodes['node'][row]):#x}, of {vma},"

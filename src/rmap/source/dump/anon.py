@@ -112,7 +112,8 @@ def _lists(
     layout = chain_layout(program)
     link = member_offset(program, "struct anon_vma_chain", "same_vma")
     head = member_offset(program, "struct vm_area_struct", "anon_vma_chain")
-    assert link is not None and head is not None
+    assert link is not None
+    assert head is not None
     ends = spaces.vmas.address + np.uint64(head)
     vma = np.arange(len(spaces.vmas), dtype=np.int64)
     at = spaces.vmas["chain_next"]

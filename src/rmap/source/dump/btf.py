@@ -53,7 +53,7 @@ class BtfError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A type as it stands: where its name is, its kind, its parts, a flag, a size or another type."""
+    """A type as it stands: its name's place, its kind, parts, a flag, a size or another type."""
 
     name: int
     kind: int

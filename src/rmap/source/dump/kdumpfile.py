@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Kdump-compressed dumps as QEMU writes them, made such that libkdumpfile opens them.
 
-They come in makedumpfile's flattened format, which is for pipes: a header, then pieces, each with its
-offset in the file that they make. And the header of that file names the architecture only, where
-libkdumpfile believes it only if the rest of the utsname is there too.
+They come in makedumpfile's flattened format, which is for pipes: a header, then pieces, each with
+its offset in the file that they make. And the header of that file names the architecture only,
+which libkdumpfile believes only if the rest of the utsname is there too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def readable(path: Path) -> Iterator[Path]:
     """A file that can be opened: this one, or a temporary one with pieces and names in place.
 
     The temporary file has no name any more when this returns; whoever has opened it keeps it.
-    Raises ``ImageError`` if the pieces make no sense, ``OSError`` if there is no such file or no room.
+    Raises ``ImageError`` if the pieces make no sense, ``OSError`` without such a file, or room.
     """
     flattened = _begins_with(path, _SIGNATURE)
     if not flattened and not is_anonymous(path):

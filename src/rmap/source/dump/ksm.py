@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KSM: the stable nodes that merged pages name, and the places where they were merged (mm/ksm.c)."""
+"""KSM: the nodes that merged pages name, and the places where they were merged (mm/ksm.c)."""
 
 from __future__ import annotations
 

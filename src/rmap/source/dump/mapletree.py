@@ -2,8 +2,9 @@
 """Maple trees of VMAs (lib/maple_tree.c, since 6.1), many at once.
 
 Entries of a node are ranges: a pivot is the last index of its slot. The low bits of a pointer to a
-node say of what kind it is, and so whether its slots are nodes or what the tree holds. Levels are read one after the other, for all trees together; a node that
-was met before, or that lies beyond the depth that a tree can have, ends that branch.
+node say of what kind it is, and so whether its slots are nodes or what the tree holds. Levels are
+read one after the other, for all trees together; a node that was met before, or that lies beyond
+the depth that a tree can have, ends that branch.
 """
 
 from __future__ import annotations
@@ -116,10 +117,8 @@ class _Reader:
         if not parts:
             none = np.zeros(0, "u8")
             return np.zeros(0, np.int64), none, none, none
-        return (
-            np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]),
-            np.concatenate([part[2] for part in parts]), np.concatenate([part[3] for part in parts]),
-        )  # fmt: skip
+        node, first, last = (np.concatenate([part[at] for part in parts]) for at in (1, 2, 3))
+        return np.concatenate([part[0] for part in parts]), node, first, last
 
     def leaves(self) -> Leaves:
         """All entries, by tree and index."""

@@ -36,7 +36,8 @@ _FLAGS: tuple[tuple[str, Kpf], ...] = (
     ("PG_mlocked", Kpf.MLOCKED), ("PG_hwpoison", Kpf.HWPOISON), ("PG_reserved", Kpf.RESERVED),
     ("PG_private", Kpf.PRIVATE), ("PG_private_2", Kpf.PRIVATE_2), ("PG_idle", Kpf.IDLE),
     ("PG_mappedtodisk", Kpf.OWNER_2), ("PG_owner_2", Kpf.OWNER_2),
-    ("PG_owner_priv_1", Kpf.OWNER_PRIVATE), ("PG_arch_1", Kpf.ARCH), ("PG_uncached", Kpf.UNCACHED), ("PG_arch_2", Kpf.ARCH_2),
+    ("PG_owner_priv_1", Kpf.OWNER_PRIVATE), ("PG_arch_1", Kpf.ARCH),
+    ("PG_uncached", Kpf.UNCACHED), ("PG_arch_2", Kpf.ARCH_2),
 )  # fmt: skip
 #: Types of a page that stand in its mapcount word as bits that are cleared (until 6.10), by name.
 _CLEARED = {"slab": 0, "buddy": 0x80, "offline": 0x100, "table": 0x200}
@@ -119,7 +120,7 @@ def _order_place(program: Program) -> tuple[int, int]:
 
 
 def _tail_values(program: Program, memory: MemoryMap, heads: I64, place: tuple[int, int]) -> U64:
-    """A number of `place` bytes after the start of each head, which lies in a tail's struct page."""
+    """A number that lies `place` after the start of each head, in the struct page of a tail."""
     import drgn
 
     offset, size = place

@@ -174,7 +174,7 @@ def _stack(
     if not levels:
         empty = Records(np.zeros(0, "u8"), np.zeros(0, layout.dtype), np.zeros(0, bool))
         return none, np.zeros(0, "u8"), none, none, empty
-    tree, node, parent, side = (np.concatenate([one[at] for one in levels]) for at in range(4))  # type: ignore[misc] # the fifth are records
+    tree, node, parent, side = (np.concatenate([one[at] for one in levels]) for at in range(4))
     records = Records(
         np.concatenate([one[4].address for one in levels]),
         np.concatenate([one[4].values for one in levels]),

@@ -83,7 +83,8 @@ class Layout:
                     offsets.append(offset)
                     break
         shape = {"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size}
-        object.__setattr__(self, "dtype", np.dtype(shape))  # type: ignore[call-overload] # a dict of lists
+        dtype: np.dtype[np.void] = np.dtype(shape)  # type: ignore[call-overload] # a dict of lists
+        object.__setattr__(self, "dtype", dtype)
 
     def _format(self, path: str) -> str:
         """The numpy format of a member: a number, an array of numbers, or raw bytes."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,9 @@ def read_swap(program: Program, facts: Facts) -> tuple[U64, npt.NDArray[np.int32
     counts: list[npt.NDArray[np.int32]] = []
     lost: list[int] = []
     areas = facts.object("swap_info")
-    for kind in range(_AREAS) if areas is not None else ():
+    if areas is None:
+        return np.zeros(0, "u8"), np.zeros(0, np.int32), lost
+    for kind in range(_AREAS):
         try:
             area = areas[kind]
             if not area.value_() or not int(area.flags.value_()) & _USED:
@@ -52,8 +54,3 @@ def _references(slots: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     counts[slots & _CONTINUED != 0] = -1
     counts[slots & ~np.uint8(_HAS_CACHE) == _SHMEM & ~_HAS_CACHE] = 1
     return counts
-
-
-def swap_cache(mapping: U64, flags: Any, private: U64) -> U64:
-    """Entries of pages in the swap cache: what page->private (folio->swap) holds."""
-    return np.where(flags, private, np.uint64(0)) + mapping * np.uint64(0)

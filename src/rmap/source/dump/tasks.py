@@ -123,7 +123,7 @@ def _status(records: Records, leader: int, kernel: bool, mm: int) -> str:
 
 
 def _tried(read: Callable[[], _T], otherwise: _T) -> _T:
-    """What can be read of it, or the value for unknown where memory is missing or no such member."""
+    """What can be read of it, or the value for unknown where memory or the member is missing."""
     import drgn
 
     try:
