@@ -38,6 +38,7 @@ from rmap.mm.bits import (
     VM_GROWSDOWN,
 )
 from rmap.mm.mm_types import AddressSpace, AnonVma, MemCgroup, Vma
+from rmap.model.structure import Structure
 
 if TYPE_CHECKING:
     from rmap.model.machine import Machine
@@ -131,6 +132,7 @@ class _Snapshot:
             "swap_slots": self._swap_slots(),
         }
         tables = {name: Table.from_rows(TABLES[name], listed) for name, listed in rows.items()}
+        tables |= Structure(self.facts, self.vma_rows, self.file_rows, self.anon_rows).tables()
         tables["ptes"] = Table(TABLES["ptes"], self._ptes())
         tables["pages"] = Table(TABLES["pages"], self._pages())
         return MemoryImage(tables)

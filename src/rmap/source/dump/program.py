@@ -122,7 +122,7 @@ def import_drgn() -> Any:
         import drgn
     except ImportError as error:
         raise MissingFeatureError(
-            f"reading dumps needs drgn ({error}): pip install 'rmap[dump]'"
+            f"reading dumps needs drgn ({error}): pip install 'linux-rmap[dump]'"
         ) from error
     return drgn
 
