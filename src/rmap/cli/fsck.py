@@ -67,7 +67,7 @@ def document(answer: FsckReport) -> Document:
     """Lay out the results: tallies of every check, then what was found."""
     return Document(
         "rmap.fsck/1",
-        [_tallies(answer), _findings(answer), _objects(answer), _skipped(answer)],
+        [_tallies(answer), _findings(answer), _objects(answer), *_skipped(answer)],
         {"findings_in_all": answer.total, "hidden": _hidden(answer)},
         notes=[*_notes(answer), _conclusion(answer)],
     )
@@ -147,10 +147,17 @@ def _facts(facts: Mapping[str, int | str]) -> dict[str, int | str]:
     }
 
 
-def _skipped(answer: FsckReport) -> Records:
+def _skipped(answer: FsckReport) -> Iterator[Records]:
+    """Why checks did not run, for people those of one reason on one line."""
     columns = (Column("check", "CHECK"), Column("why", "NOT RUN BECAUSE"))
     rows = [(r.name, r.outcome.skipped) for r in answer.results if r.outcome.skipped]
-    return Records("skipped", columns, rows, title="Not run:" if rows else "")
+    reasons: dict[str, list[str]] = {}
+    for name, why in rows:
+        reasons.setdefault(why, []).append(name)
+    grouped = [(", ".join(names), why) for why, names in reasons.items()]
+    title = "Not run:" if rows else ""
+    yield Records("skipped", columns, rows, audience=Audience.PROGRAMS)
+    yield Records("skipped", columns, grouped, title=title, audience=Audience.PEOPLE)
 
 
 def _hidden(answer: FsckReport) -> dict[str, int]:

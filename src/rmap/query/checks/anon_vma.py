@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.objects import anon_vma_name
 from rmap.query.checks.registry import Outcome, check
 
@@ -25,7 +25,7 @@ def anon_vma(image: MemoryImage, limit: int) -> Outcome:
     """Recount every anon_vma."""
     table, nodes = image.tables["anon_vmas"], image.tables["tree_nodes"]
     if not len(table) or not len(nodes):
-        return Outcome("anon_vmas", skipped="the source does not see anon_vmas and their trees")
+        return Outcome("anon_vmas", skipped=NO_STRUCTURE)
     found = Collector("anon_vma", "anon_vmas", len(table), limit)
     subject = Subject(lambda row: anon_vma_name(image, row), lambda row: {"anon_vma": row})
     owner = nodes["anon_vma"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.objects import anon_vma_name, vma_name
 from rmap.query.checks.registry import Outcome, check
 
@@ -24,7 +24,7 @@ def chain(image: MemoryImage, limit: int) -> Outcome:
     """Compare lists with trees, and with what VMAs say."""
     listed, nodes = image.tables["chain_nodes"], image.tables["tree_nodes"]
     if not len(listed) and not len(nodes):
-        return Outcome("chains", skipped="the source does not see chains")
+        return Outcome("chains", skipped=NO_STRUCTURE)
     found = Collector("chain", "chains", len(listed), limit)
     _lists(image, found)
     _trees(image, found)

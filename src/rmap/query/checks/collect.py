@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from rmap.query.checks.registry import Fact, Finding, Outcome, Tally
 
+#: Why a check of the kernel's own structures did not run.
+NO_STRUCTURE = "only dumps and models show the kernel's own structures"
 #: What is wrong with a row, in words; the same for every row, or made of it.
 What = str | Callable[[int], str]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.registry import Outcome, check
 
 
@@ -15,7 +15,7 @@ def damage(image: MemoryImage, limit: int) -> Outcome:
     """Report what was met while the image was made."""
     table = image.tables["damage"]
     if str(image.machine["source"][0]) == "proc":
-        return Outcome("links", skipped="the source does not follow links of the kernel")
+        return Outcome("links", skipped=NO_STRUCTURE)
     found = Collector("damage", "links", len(table), limit)
     link = Subject(
         lambda row: f"{table['object'][row]} {int(table['address'][row]):#x}:",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmap.image import MemoryImage
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.objects import file_name, vma_name
 from rmap.query.checks.registry import Outcome, check
 
@@ -16,7 +16,7 @@ def i_mmap(image: MemoryImage, limit: int) -> Outcome:
     """Compare VMAs with trees."""
     nodes, vmas = image.tables["tree_nodes"], image.vmas
     if not len(nodes):
-        return Outcome("VMAs", skipped="the source does not see trees")
+        return Outcome("VMAs", skipped=NO_STRUCTURE)
     file, vma, owner = vmas["file"], nodes["vma"], nodes["file"]
     found = Collector("i_mmap", "VMAs", int((file >= 0).sum()), limit)
     known = (owner >= 0) & (vma >= 0)

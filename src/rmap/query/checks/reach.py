@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from rmap.image import MemoryImage
 from rmap.image.flags import Kpf, Pte
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.mappers import mapper_of, name_users
 from rmap.query.checks.objects import anon_vma_name, file_name
 from rmap.query.checks.registry import Fact, Outcome, check
@@ -51,7 +51,7 @@ class _Entries:
 def reach(image: MemoryImage, limit: int) -> Outcome:
     """Look at every entry that maps a page which is reverse-mapped."""
     if "index" not in image.pages or not len(image.tables["tree_nodes"]):
-        return Outcome("entries", skipped="the source does not see page->mapping and trees")
+        return Outcome("entries", skipped=NO_STRUCTURE)
     pages = image.pages
     entries = _Entries.of(image)
     page = entries.page

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmap.image import MemoryImage
 from rmap.image.flags import Kpf
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.registry import Outcome, check
 
 #: What a page that is mapped cannot be.
@@ -23,7 +23,7 @@ def state(image: MemoryImage, limit: int) -> Outcome:
     """Look at every page."""
     pages = image.pages
     if "refcount" not in pages:
-        return Outcome("pages", skipped="the source does not see references")
+        return Outcome("pages", skipped=NO_STRUCTURE)
     found = Collector("state", "pages", len(pages), limit)
     page = Subject(
         lambda row: f"page {int(pages['pfn'][row]):#x}",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage, Table
-from rmap.query.checks.collect import Collector, Subject
+from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.objects import anon_vma_name, file_name, vma_name
 from rmap.query.checks.registry import Outcome, check
 
@@ -26,7 +26,7 @@ def tree(image: MemoryImage, limit: int) -> Outcome:
     """Look at every node of every tree."""
     nodes = image.tables["tree_nodes"]
     if not len(nodes):
-        return Outcome("nodes", skipped="the source does not see trees")
+        return Outcome("nodes", skipped=NO_STRUCTURE)
     found = Collector("tree", "nodes", len(nodes), limit)
     node = Subject(
         lambda row: _name(image, row),
