@@ -9,12 +9,14 @@ import pytest
 from hugely import AT, HUGE, NR, PAGE, Hugely, mark, marks
 
 from rmap.mm import bits
+from rmap.mm.bug import KernelBug
 from rmap.mm.huge.split_page import split_huge_page
 from rmap.mm.lru import put_page
 from rmap.mm.page import compound_mapcount, get_page, lock_page, page_mapcount, unlock_page
 from rmap.mm.page_cache import find_get_page, page_cache_item
 from rmap.mm.shrinker import UnusedHugeShrinker
 from rmap.model import BusError, FileHandle, Process
+from rmap.sync.core import scheduler
 
 
 class Shmem(Hugely):
@@ -540,3 +542,28 @@ def test_what_was_written_through_a_pmd_is_kept_when_that_is_split() -> None:
     f.p.write(a, b"kept!")
     f.p.munmap(a + PAGE, 2 * HUGE - PAGE)
     assert f.k.pg_flags[f.head()] & bits.PG_dirty
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_parts_in_the_second_table_are_missed_where_the_first_does_not_exist(found: bool) -> None:
+    f = Shmem(walk_crosses_tables=found)
+    number(f.f)
+    f.p.mmap(HUGE, kind="file", file=f.f, addr=AT + PAGE)
+    # The last page alone is used: it lies in the next 2 MiB.
+    f.p.touch(AT + HUGE, PAGE, write=False)
+    head = f.head()
+    assert f.m.walk(head + NR - 1).mapped == found
+    if not found:
+        lock_page(f.k, head)
+        with pytest.raises(KernelBug, match="total_mapcount"):
+            split_huge_page(f.k, head)
+        scheduler().current.held.clear()
+        return
+    with f.m.kthread("split") as k:
+        get_page(k, head)
+        lock_page(k, head)
+        assert split_huge_page(k, head) == 0
+        unlock_page(k, head)
+        put_page(k, head)
+    assert marks(f.p, AT + PAGE) == ALL
+    f.sound()

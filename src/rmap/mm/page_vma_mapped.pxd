@@ -30,6 +30,8 @@ cdef i32 _hit(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef i32 _not_found(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef i32 _walk_hugetlb(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef i32 _walk_table(Kernel k, PageVmaMappedWalk pvmw) except -1
+cdef i32 _no_table(Kernel k, PageVmaMappedWalk pvmw) except -1
+cdef u64 _end(Kernel k, PageVmaMappedWalk pvmw) except? 0
 cdef i32 _check_pmd(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef i32 _next_pte(Kernel k, PageVmaMappedWalk pvmw) except -1
 cdef flag map_pte(Kernel k, PageVmaMappedWalk pvmw) except? -1

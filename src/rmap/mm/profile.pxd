@@ -22,6 +22,7 @@ cdef class KernelProfile:
     cdef public flag split_sets_mapping_first
     cdef public flag unmapped_thp_not_queued
     cdef public flag unmap_sees_all_parts
+    cdef public flag walk_crosses_tables
     cdef public flag ksm_honours_flush_pending
     cdef public flag ksm_expects_exit
     cdef public flag ksm_zero_page_checks_vma

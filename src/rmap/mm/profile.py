@@ -141,6 +141,13 @@ QUIRKS: tuple[Quirk, ...] = (
         "head alone (504e070dc08f, 1fb08ac63bee)",
     ),
     Quirk(
+        "walk_crosses_tables",
+        "5.13",
+        "a walk looks for parts of a huge page in the second page table that may map them, even if "
+        "the first one does not exist; before, it missed them, and splitting the page found it "
+        "still mapped (a9a7504d9bea)",
+    ),
+    Quirk(
         "ksm_honours_flush_pending",
         "4.18",
         "KSM flushes the TLB before it merges a page whose entry is read-only and clean already, "
