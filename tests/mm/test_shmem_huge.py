@@ -554,6 +554,7 @@ def test_parts_in_the_second_table_are_missed_where_the_first_does_not_exist(fou
     head = f.head()
     assert f.m.walk(head + NR - 1).mapped == found
     if not found:
+        get_page(f.k, head)
         lock_page(f.k, head)
         with pytest.raises(KernelBug, match="total_mapcount"):
             split_huge_page(f.k, head)

@@ -152,8 +152,6 @@ def _split_tail(k: Kernel, head: u64, tail: u64, lruvec: LruVec, pages: list | N
     k.pg_flags[tail] = (k.pg_flags[tail] & ~(PG_tail | PG_double_map)) | (
         flags & PAGE_FLAGS_CLONED_AT_SPLIT
     )
-    kept: u32 = k.pg_flags[tail] & ~(PG_tail | PG_double_map)
-    k.pg_flags[tail] = kept | (flags & PAGE_FLAGS_CLONED_AT_SPLIT)
     if sched.checking:
         # It is locked like its head, by whoever has that one.
         lock_acquired(RANK_PAGE_LOCK, tail, WRITE_MODE, True)
