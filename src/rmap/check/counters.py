@@ -31,6 +31,7 @@ from rmap.mm.bits import (
     PG_mlocked,
     PG_swapbacked,
     PG_unevictable,
+    PG_zone_device,
     PG_writeback,
 )
 from rmap.mm.mm_types import LruVec, MemCgroup, SwapInfo
@@ -196,6 +197,8 @@ def mlocked(facts: Recount) -> Iterator[str]:
     held = np.zeros(len(facts.mapping), np.bool_)
     held[facts.head[pages[locked[mapped.vma]]]] = True
     held |= facts.pmd_counts > 0
+    # munlock does not see pages that are in memory of a device; what unmaps them clears the mark.
+    held |= facts.flagged(PG_zone_device)
     if facts.kernel.zero_page:
         # KSM mlocks the zero page when it takes the place of one in a locked VMA (mm/ksm.c, v4.18).
         held[facts.kernel.zero_page] = True

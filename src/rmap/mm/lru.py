@@ -71,6 +71,7 @@ if not cython.compiled:
         PageAnon,
         PageFlag,
         SetPage,
+        TestClearPage,
         TestSetPage,
         compound_head,
         get_page,
@@ -166,6 +167,10 @@ def put_zone_device_page(k: Kernel, page: u64) -> i32:
     if k.pg_refcount[page] > 1:
         return 0
     ClearPage(k, page, PG_active)
+    if TestClearPage(k, page, PG_mlocked):
+        # As of any page that is freed with it, which munlock has not found on the device.
+        k.vm_stat[NR_MLOCK] -= 1
+        k.vm_stat[UNEVICTABLE_PGCLEARED] += 1
     set_page_mapping(k, page, 0)
     mem_cgroup_uncharge(k, page)
     pagemap: DevicePagemap = page_pagemap(k, page)
