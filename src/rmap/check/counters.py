@@ -31,8 +31,8 @@ from rmap.mm.bits import (
     PG_mlocked,
     PG_swapbacked,
     PG_unevictable,
-    PG_zone_device,
     PG_writeback,
+    PG_zone_device,
 )
 from rmap.mm.mm_types import LruVec, MemCgroup, SwapInfo
 
