@@ -63,6 +63,7 @@ cdef class Hstate:
     cdef public i64 resv_huge_pages
     cdef public i64 surplus_huge_pages
     cdef public i64 nr_overcommit_huge_pages
+    cdef public i64 broken_promises
     cdef public list hugepage_freelist
     cdef public dict hugepage_activelist
 

@@ -193,7 +193,8 @@ class Hstate:
     to mappings that have not touched them yet, `surplus_huge_pages` beyond the size that the pool
     was set to, `max_huge_pages`; so many surplus pages as `nr_overcommit_huge_pages` may be made
     when they are needed. Free pages are on `hugepage_freelist`, the others, but such as have been
-    isolated, on `hugepage_activelist` (as keys, in order).
+    isolated, on `hugepage_activelist` (as keys, in order). `broken_promises` counts how often a
+    promise was left without a page, for checkers only.
     """
 
     def __init__(self, name: str, order: i32) -> None:
@@ -205,6 +206,7 @@ class Hstate:
         self.resv_huge_pages = 0
         self.surplus_huge_pages = 0
         self.nr_overcommit_huge_pages = 0
+        self.broken_promises = 0
         self.hugepage_freelist = []
         self.hugepage_activelist = {}
 

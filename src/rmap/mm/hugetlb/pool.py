@@ -229,6 +229,9 @@ def free_huge_page(k: Kernel, page: u64) -> i32:
         h.hugepage_activelist.pop(page, None)
         update_and_free_page(k, h, page)
     elif h.surplus_huge_pages:
+        # Also one that brings a promise back: whoever has that may have to make do without.
+        if restore_reserve:
+            h.broken_promises += 1
         h.hugepage_activelist.pop(page, None)
         update_and_free_page(k, h, page)
         h.surplus_huge_pages -= 1
