@@ -2,8 +2,8 @@
 """Random operations on huge pages of small pools, with memory that fails: nothing is miscounted.
 
 After every step all of `rmap.check` holds: pools, reservations, mapcounts and tables, each
-recounted from scratch. What a process reads is what it, or whoever shares the memory, has written. At the end
-nothing is left behind.
+recounted from scratch. What a process reads is what it, or whoever shares the memory, has written.
+At the end nothing is left behind.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ STEPS = st.lists(
                 "migrate",
                 "fail",
             )
-        ),  # fmt: skip
+        ),
         st.integers(0, 5),
         st.integers(0, 3 * SLOTS - 1),
     ),
