@@ -12,7 +12,7 @@ from rmap.mm.gup import get_user_pages, put_user_pages
 from rmap.mm.ksm.merge import try_to_merge_one_page
 from rmap.mm.mmu_notifier import MmuNotifier, mmu_notifier_register
 from rmap.mm.page import PageKsm, lock_page, unlock_page
-from rmap.mm.rmap_walk import PAGE_NOT_IN_VMA, page_address_in_vma
+from rmap.mm.rmap_walk import page_address_in_vma
 
 PROFILES = ("4.18", "6.1", "6.12")
 KSM = bits.PAGE_MAPPING_KSM
@@ -292,7 +292,7 @@ def test_a_merged_page_belongs_at_no_address_by_its_mapping() -> None:
     f.rounds()
     page = f.of(p)
     for process in (p, q):
-        assert page_address_in_vma(f.k, page, process.vmas[0]) == PAGE_NOT_IN_VMA
+        assert page_address_in_vma(f.k, page, process.vmas[0]) == bits.PAGE_NOT_IN_VMA
 
 
 def test_merging_is_refused_where_the_page_is_not_what_it_was() -> None:
