@@ -384,6 +384,7 @@ def unstable_tree_search_insert(
         if order == 0:
             match.rmap_item = tree_rmap_item
             match.page = tree_page
+            ksm.unstable_at = middle
             return True
         put_page(k, tree_page)
         if order < 0:

@@ -44,6 +44,7 @@ cdef class KsmScan:
 cdef class Ksm:
     cdef public list stable_nodes, stable_node_free
     cdef public list stable_tree, unstable_tree
+    cdef public i64 unstable_at
     cdef public list mm_slots
     cdef public dict slots_hash
     cdef public KsmScan scan
@@ -80,4 +81,5 @@ cpdef i32 stable_tree_append(
 ) except -1
 cpdef i32 remove_node_from_stable_tree(Kernel k, StableNode node) except -1
 cpdef i32 remove_unstable_items(Kernel k, list items) except -1
+cdef i32 _erase_unstable(Ksm ksm, RmapItem rmap_item) except -1
 cpdef i32 remove_rmap_item_from_tree(Kernel k, RmapItem rmap_item) except -1

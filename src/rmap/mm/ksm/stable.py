@@ -125,7 +125,8 @@ class Ksm:
 
     `stable_nodes` is the slab by handle, 0 being NULL; a handle that was freed last is used first.
     `mm_slots` has the address spaces in the order in which ksmd goes over them, `slots_hash` the
-    same by `Mm.ident`. ksmd's clock, `now`, goes on by `sleep_millisecs` with each of its batches.
+    same by `Mm.ident`. `unstable_at` is where the last search of the unstable tree ended: the item
+    that it found is the one most often taken out. ksmd's clock, `now`, goes on by `sleep_millisecs` with each of its batches.
     """
 
     def __init__(self) -> None:
@@ -133,6 +134,7 @@ class Ksm:
         self.stable_node_free: list = []
         self.stable_tree: list = []
         self.unstable_tree: list = []
+        self.unstable_at = 0
         self.mm_slots: list = []
         self.slots_hash: dict = {}
         self.scan = KsmScan()
@@ -478,6 +480,15 @@ def remove_unstable_items(k: Kernel, items: list) -> i32:
     return 0
 
 
+def _erase_unstable(ksm: Ksm, rmap_item: RmapItem) -> i32:
+    """Take an item out of the unstable tree."""
+    at: i64 = ksm.unstable_at
+    if at >= len(ksm.unstable_tree) or ksm.unstable_tree[at] is not rmap_item:
+        at = ksm.unstable_tree.index(rmap_item)
+    del ksm.unstable_tree[at]
+    return 0
+
+
 def remove_rmap_item_from_tree(k: Kernel, rmap_item: RmapItem) -> i32:
     """Take an item out of whichever tree it is in. It takes the page lock of a merged page."""
     ksm: Ksm = ksm_of(k)
@@ -504,7 +515,7 @@ def remove_rmap_item_from_tree(k: Kernel, rmap_item: RmapItem) -> i32:
     elif rmap_item.address & UNSTABLE_FLAG:
         # The tree is made anew in each round, so that only items of this one are in it.
         if rmap_item.address & SEQNR_MASK == ksm.scan.seqnr & SEQNR_MASK:
-            ksm.unstable_tree.remove(rmap_item)
+            _erase_unstable(ksm, rmap_item)
         ksm.pages_unshared -= 1
         rmap_item.address &= ~KSM_FLAG_MASK
     return 0
