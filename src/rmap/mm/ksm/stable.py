@@ -126,7 +126,8 @@ class Ksm:
     `stable_nodes` is the slab by handle, 0 being NULL; a handle that was freed last is used first.
     `mm_slots` has the address spaces in the order in which ksmd goes over them, `slots_hash` the
     same by `Mm.ident`. `unstable_at` is where the last search of the unstable tree ended: the item
-    that it found is the one most often taken out. ksmd's clock, `now`, goes on by `sleep_millisecs` with each of its batches.
+    that it found is the one most often taken out. ksmd's clock, `now`, goes on by
+    `sleep_millisecs` with each of its batches.
     """
 
     def __init__(self) -> None:
