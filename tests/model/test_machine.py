@@ -612,3 +612,18 @@ def test_a_swap_slot_leaks_in_4_18_if_the_architecture_cannot_save_its_bits() ->
     _page_out(scene)
     (found,) = scene.machine.check()
     assert str(found).startswith("swap-count: slot")
+
+
+def test_a_lazily_freed_page_that_was_written_to_changes_lists_when_it_is_unmapped() -> None:
+    m = Machine(ram=64, swap=16)
+    p = m.spawn("p")
+    a = p.mmap(4096)
+    p.write(a, b"old")
+    p.madvise(a, 4096, "free")
+    p.write(a, b"new")
+    (page,) = p.pages(a, 1)
+    m.page_referenced([page])
+    assert not m.try_to_unmap(page)
+    assert m.check() == []
+    assert m.mem_stats()["nr_inactive_file"] == 0
+    assert p.read(a, 3) == b"new"

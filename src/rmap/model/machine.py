@@ -22,7 +22,7 @@ from rmap.mm.bits import PAGE_SIZE, TLB_ENTRIES
 from rmap.mm.bug import KernelWarning
 from rmap.mm.filemap import make_file
 from rmap.mm.inject import FailPlan
-from rmap.mm.lru import put_page
+from rmap.mm.lru import isolate_lru_page, put_page, putback_lru_page
 from rmap.mm.mm_types import AnonVma, Kernel, MemCgroup, Mm, Task, Vma
 from rmap.mm.page import (
     PageAnon,
@@ -337,13 +337,20 @@ class Machine:
                 return False
             if not get_page_unless_zero(k, page):
                 return True
+            # Off its list, which may be another one afterwards; that reference is enough.
+            isolated = isolate_lru_page(k, page) == 0
+            if isolated:
+                put_page(k, page)
             lock_page(k, page)
             lazy = not PageSwapBacked(k, page)
             ready = not PageAnon(k, page) or lazy or PageSwapCache(k, page) or add_to_swap(k, page)
             done = bool(ready and unmap.try_to_unmap(k, page, flags))
             tlb.try_to_unmap_flush(k)
             unlock_page(k, page)
-            put_page(k, page)
+            if isolated:
+                putback_lru_page(k, page)
+            else:
+                put_page(k, page)
         return done
 
     def memory_failure(
