@@ -111,12 +111,12 @@ def freeze_page(k: Kernel, page: u64) -> i32:
 
     mm/huge_memory.c (v4.18). PMDs are split by the way. The rmap lock is held. That something
     could not be unmapped is a bug, as no mapping is spared; v4.18 looks at the head only. Since
-    5.19 (`anon_exclusive`) a page that has been pinned meanwhile stays mapped, and is not split.
+    5.13 the split fails then, which since 5.19 a page does that was pinned a moment ago.
     """
     ttu_flags: i32 = TTU_IGNORE_MLOCK | TTU_IGNORE_ACCESS | TTU_RMAP_LOCKED | TTU_SPLIT_HUGE_PMD
     if PageAnon(k, page):
         ttu_flags |= TTU_SPLIT_FREEZE
-    if not try_to_unmap(k, page, ttu_flags) and not k.profile.anon_exclusive:
+    if not try_to_unmap(k, page, ttu_flags) and not k.profile.unmap_sees_all_parts:
         BUG_PAGE("huge_memory.c freeze_page: a mapping of the huge page remains", page)
     return 0
 
@@ -291,7 +291,7 @@ def _freeze_and_split(
         return -EBUSY
     extra: i32 = extra_pins(k, head)
     freeze_page(k, head)
-    if compound_mapcount(k, head) and not k.profile.anon_exclusive:
+    if compound_mapcount(k, head) and not k.profile.unmap_sees_all_parts:
         BUG_PAGE("huge_memory.c split_huge_page: a PMD maps the page yet", head)
     k.lru_lock.lock()
     if mapping is not None:
@@ -302,7 +302,7 @@ def _freeze_and_split(
     mapped: i32 = total_mapcount(k, head)
     if mapped or not page_ref_freeze(k, head, 1 + extra):
         k.split_queue_lock.unlock()
-        if k.debug_vm and mapped and not k.profile.anon_exclusive:
+        if k.debug_vm and mapped and not k.profile.unmap_sees_all_parts:
             BUG_PAGE("huge_memory.c split_huge_page: total_mapcount(head) > 0", head)
         return _give_up(k, head, mapping)
     k.deferred_split_queue.pop(head, None)
