@@ -43,6 +43,13 @@ FOUND = {
         Op("mmap", 1, 200),
         Op("madvise", 1, 200, 1, 4364),
     ],
+    "a page that a child lets KSM merge is its parent's too, where no walk comes": [
+        Op("mmap", 1, 0, 16),
+        Op("write", 1, 0, 16),
+        Op("fork", 1, 2),
+        Op("madvise", 2, 0, 2, 3530),
+        Op("ksm", 6, 0, 1, 2234),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

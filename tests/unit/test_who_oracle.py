@@ -246,7 +246,9 @@ class Oracle:
             return Page("device", address, vma, alone=True, mappings=own)
         if flags == Pte.MIGRATION:
             return replace(self.frame(pfn, address, vma), state="migrating")
-        if flags & (Pte.MIGRATION | Pte.HWPOISON):
+        if flags & Pte.HWPOISON:
+            return Page("poisoned", address, vma, alone=True, mappings=own)
+        if flags & Pte.MIGRATION:
             return Page("migrating", address, vma, alone=True, mappings=own)
         return self.swapped(pte["pfn"], address, vma)
 

@@ -105,7 +105,8 @@ def ksm_reachable(facts: Recount) -> Iterator[str]:
     """I15. A page without a node is on its way to one, or back; nothing finds where it is mapped.
 
     Until ksmd comes by, a place may be without an item: where one was dropped, and where the page
-    came back from swap.
+    came back from swap. Nor is a place ever found that shared the page by fork, and has no item of
+    its own, if the item that made the page a merged one is of a child.
     """
     mapped = facts.mapped
     words = facts.mapping[mapped.pfn]
@@ -115,6 +116,12 @@ def ksm_reachable(facts: Recount) -> Iterator[str]:
         key = int(node.handle), int(item.address) & ~KSM_FLAG_MASK
         places.setdefault(key, set()).add(int(item.anon_vma.handle))
     nodes = {int(node.handle): node for node in facts.stable_nodes}
+    slots = facts.kernel.ksm.mm_slots if facts.kernel.ksm is not None else []
+    looked_at = {
+        (int(slot.mm.ident), int(item.address) & ~KSM_FLAG_MASK)
+        for slot in slots
+        for item in slot.rmap_list
+    }
     for row in np.flatnonzero(merged & (mapped.vma >= 0)).tolist():
         page, address = int(mapped.pfn[row]), int(mapped.address[row])
         vma = facts.vmas[mapped.vma[row]]
@@ -129,5 +136,6 @@ def ksm_reachable(facts: Recount) -> Iterator[str]:
             yield f"{where}, and names a node that is freed or of another page"
             continue
         ties = {int(avc.anon_vma.handle) for avc in vma.anon_vma_chain}
-        if not ties & places.get((handle, address), set()) and address not in own.unlisted:
+        found = ties & places.get((handle, address), set()) or address in own.unlisted
+        if not found and (int(vma.vm_mm.ident), address) in looked_at:
             yield f"{where}, where no walk comes"

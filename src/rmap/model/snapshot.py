@@ -228,7 +228,9 @@ class _Snapshot:
         mapped = np.where(present & ~special, entries.pfn, 0)
         flags[(mapped > 0) & ~facts.anon[mapped]] |= int(Pte.FILE)
         flags[(mapped > 0) & (most_mapped(facts, mapped, entries.order) == 1)] |= int(Pte.EXCLUSIVE)
-        flags |= np.where(present, 0, _special_kinds(entries)).astype(np.uint32)
+        other = ~present & (entries.swap_type >= MAX_SWAPFILES)
+        flags[other] &= ~np.uint32(Pte.SWAP)  # they hold a page, and no slot
+        flags[other] |= _special_kinds(entries).astype(np.uint32)[other]
         in_hugetlb = np.array(
             [bool(vma.vm_flags & bits.VM_HUGETLB) for vma in facts.vmas] + [False]
         )

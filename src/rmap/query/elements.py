@@ -69,7 +69,8 @@ class Cutter:
         self._folios = Folios(image)
         flags = _pte_flags(image, places.pte)
         # From /proc a migration entry does not tell its page: then it has swap format.
-        known = (places.state == State.MIGRATING) & ((flags & np.uint32(Pte.SWAP)) == 0)
+        waiting = np.isin(places.state, (State.MIGRATING, State.POISONED))
+        known = waiting & ((flags & np.uint32(Pte.SWAP)) == 0)
         self._framed = (places.state == State.PRESENT) | known
         self._alone = _alone(places, flags, self._framed)
         divided = self._framed | (places.state == State.SWAPPED)

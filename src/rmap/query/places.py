@@ -29,12 +29,13 @@ class State(IntEnum):
 
     PRESENT = 0  #: a page
     SWAPPED = 1  #: a swap entry
-    MIGRATING = 2  #: an entry that stands in for a page that is being moved, or is poisoned
+    MIGRATING = 2  #: an entry that stands in for a page that is being moved
     GUARD = 3  #: a guard region marker
     DEVICE = 4  #: memory of a device
     HOLE = 5  #: nothing: a VMA without an entry there, or a page of a file that nobody maps
     UNMAPPED = 6  #: an address outside every VMA
     NOT_RAM = 7  #: page frames that this machine does not have
+    POISONED = 8  #: an entry in the place of a page whose memory broke
 
 
 #: Names by code.

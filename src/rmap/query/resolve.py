@@ -175,7 +175,8 @@ def _states(image: MemoryImage, rows: I64) -> U8:
     flags = image.ptes["flags"][rows]
     states = np.full(len(rows), State.SWAPPED, np.uint8)
     for state, bits in (
-        (State.MIGRATING, Pte.MIGRATION | Pte.HWPOISON),
+        (State.MIGRATING, Pte.MIGRATION),
+        (State.POISONED, Pte.HWPOISON),
         (State.DEVICE, Pte.DEVICE),
         (State.GUARD, Pte.GUARD),
         (State.PRESENT, Pte.PRESENT),
