@@ -187,6 +187,15 @@ class KernelOps(Looking):
         if word and not word & PAGE_MAPPING_FLAGS:
             self.believe(k.mappings[word >> MAPPING_HANDLE_SHIFT], index)
 
+    def do_offline(self, op: Op) -> None:
+        """Take a page out of use before it breaks: nobody loses anything."""
+        k = self.machine.kernel
+        page = self.some_page(op)
+        broken = int((np.asarray(k.pg_flags) & np.uint32(PG_hwpoison) != 0).sum())
+        if page and broken < BROKEN and not k.pg_flags[page] & PG_reserved:
+            with contextlib.suppress(SyscallError):
+                self.machine.soft_offline(page)
+
     def believe(self, mapping: AddressSpace, index: int) -> None:
         """Take for a page of a file what is there now: on disk, or nothing."""
         files = [*self.files, *self.hugetlb_files]

@@ -51,7 +51,7 @@ WEIGHTS = {
     "write": 12, "read": 6, "pin": 1, "unpin": 1, "userfault": 0.5,
     "file_write": 1, "file_read": 0.5, "truncate": 0.7, "writeback": 1.5,
     "reclaim": 5, "age": 1.5, "swapoff": 1, "idle": 0.5, "fail": 1,
-    "ksm": 3, "migrate": 2, "compact": 0.7, "break": 0.4, "mend": 0.3,
+    "ksm": 3, "migrate": 2, "compact": 0.7, "break": 0.4, "offline": 0.4, "mend": 0.3,
     "thp": 0.1, "collapse": 0.1, "split": 0.1, "shrink": 0.1,
     "pool": 0.01, "device": 1.5,
 }  # fmt: skip
@@ -68,7 +68,7 @@ HUGE = {
     "write": 8, "read": 4, "pin": 1, "unpin": 1, "userfault": 0.3,
     "file_write": 1, "file_read": 0.5, "truncate": 0.7,
     "reclaim": 3, "age": 1, "swapoff": 0.5, "idle": 0.3, "fail": 1,
-    "ksm": 1, "migrate": 2, "compact": 0.5, "break": 0.3, "mend": 0.2,
+    "ksm": 1, "migrate": 2, "compact": 0.5, "break": 0.3, "offline": 0.3, "mend": 0.2,
     "thp": 1.5, "collapse": 2, "split": 2, "shrink": 1, "device": 0.5,
 }  # fmt: skip
 #: For walks that are about huge pages out of a pool, which have no swap, reclaim or collapse.
@@ -76,6 +76,7 @@ HUGETLB_OPS = {
     "spawn": 1, "fork": 4, "exit": 4, "mmap": 5, "munmap": 3, "mprotect": 2, "mremap": 0.3,
     "madvise": 1, "mlock": 0.5, "munlock": 0.5, "write": 8, "read": 4, "pin": 0.7, "unpin": 0.7,
     "reclaim": 0.3, "migrate": 2, "compact": 0.2, "break": 0.3, "mend": 0.2, "fail": 1, "pool": 3,
+    "offline": 0.2,
 }  # fmt: skip
 #: Walks are of so many kinds, by their seeds.
 KINDS = 8

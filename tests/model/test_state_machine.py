@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(
             ("reclaim", "reclaim", "age", "swapoff", "writeback", "file_write", "file_read",
-             "truncate", "unpin", "fail", "ksm", "ksm", "break", "mend",
+             "truncate", "unpin", "fail", "ksm", "ksm", "break", "mend", "offline",
              "migrate", "compact")
         ),
         page=st.integers(0, WINDOW - 1), arg=ARGS,
