@@ -2,8 +2,8 @@
 """Types of a kernel from the BTF that it carries (Documentation/bpf/btf.rst).
 
 BTF is a header, a section of types that refer to each other by number, and a section of strings.
-`Btf` reads where each type lies once, and makes drgn's types when they are asked for. Names of C's
-integers are those of the compiler (``long unsigned int``), drgn asks for ``unsigned long``.
+`Btf` reads where each type lies once, `BtfTypes` makes drgn's types when they are asked for. Names
+of C's integers are those of the compiler (``long unsigned int``), drgn asks for ``unsigned long``.
 
 The data comes out of a dump, so nothing in it is believed: numbers, lengths and names are checked
 as they are used, and what is wrong raises `BtfError`.
@@ -14,12 +14,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from drgn import Program, Type, TypeKindSet, TypeMember
+import numpy as np
+import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from drgn import Object, Program, Type, TypeKindSet, TypeMember
+
+I64 = npt.NDArray[np.int64]
 MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
@@ -66,6 +70,9 @@ class Entry:
 class Btf:
     """The types of a kernel.
 
+    A kernel has more than a hundred thousand, of which few are asked for: where each lies is
+    worked out in arrays, and names are looked for in the section of strings when they are wanted.
+
     Parameters
     ----------
     data
@@ -88,31 +95,35 @@ class Btf:
             raise BtfError("it is cut short")
         self.data = data
         self.text = data[text : text + strings_size]
-        self.entries = [Entry(0, 0, 0, False, 0, 0)]
-        self.names: dict[tuple[int, str], int] = {}
-        self.enumerators: dict[str, int] = {}
-        self._read(start, end)
+        words = np.frombuffer(data, "<u4", types_size // 4, start)
+        #: Words of the section of types, and where in it each type begins; type 0 is void.
+        self._words = words
+        self._at = _places(words, types_size)
+        self._start = start
+        none = np.zeros(1, np.int64)
+        self._kind = np.append(none, words[self._at + 1] >> 24 & 31)
+        self._name = np.append(none, words[self._at])
+        self._found: dict[tuple[int, str], int | None] = {}
 
-    def _read(self, at: int, end: int) -> None:
-        """Note where each type is, and what can be found by name."""
-        while at < end:
-            if at + _TYPE.size > end:
-                raise BtfError(f"type {len(self.entries)} is cut short")
-            name, info, size = _TYPE.unpack_from(self.data, at)
-            kind, parts = info >> 24 & 31, info & 0xFFFF
-            if not INT <= kind <= ENUM64:
-                raise BtfError(f"type {len(self.entries)} is of kind {kind}, which is not known")
-            entry = Entry(name, kind, parts, bool(info >> 31), size, at + _TYPE.size)
-            number = len(self.entries)
-            self.entries.append(entry)
-            at = entry.body + _FIXED.get(kind, 0) + parts * _EACH.get(kind, 0)
-            if at > end:
-                raise BtfError(f"type {number} is cut short")
-            if name and kind in _NAMED:
-                self.names.setdefault((_NAMED[kind], self.string(name)), number)
-            if _NAMED.get(kind) == ENUM:
-                for label, _ in self.enum_values(number):
-                    self.enumerators.setdefault(label, number)
+    def __len__(self) -> int:
+        return len(self._name)
+
+    @cached_property
+    def _labels(self) -> tuple[I64, I64]:
+        """The names of all enumerators, as offsets of strings, and the enum of each."""
+        names, owners = [], []
+        for kind, size in ((ENUM, 2), (ENUM64, 3)):
+            numbers = np.flatnonzero(self._kind == kind)
+            first = self._at[numbers - 1]
+            counts = self._words[first + 1].astype(np.int64) & 0xFFFF
+            owner = np.repeat(numbers, counts)
+            within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+            names.append(self._words[np.repeat(first + 3, counts) + within * size])
+            owners.append(owner)
+        # By the number of their enum: of two of one name the first counts.
+        owner = np.concatenate(owners)
+        order = np.argsort(owner, kind="stable")
+        return np.concatenate(names).astype(np.int64)[order], owner[order]
 
     def string(self, offset: int) -> str:
         """The string at an offset of the string section. Raises `BtfError` for no such place."""
@@ -121,16 +132,55 @@ class Btf:
             raise BtfError(f"a name is at {offset}, beyond its strings")
         return self.text[offset:end].decode("utf-8", "backslashreplace")
 
+    def _offsets(self, name: str) -> list[int]:
+        """All places of a string; it may also be the end of another one."""
+        wanted = name.encode() + b"\0"
+        found, at = [], self.text.find(wanted)
+        while at >= 0:
+            found.append(at)
+            at = self.text.find(wanted, at + 1)
+        return found
+
     def entry(self, number: int) -> Entry:
         """A type by its number. Raises `BtfError` if there is none."""
-        if not 0 <= number < len(self.entries):
-            raise BtfError(f"a type refers to type {number} of {len(self.entries)}")
-        return self.entries[number]
+        if not 0 <= number < len(self):
+            raise BtfError(f"a type refers to type {number} of {len(self)}")
+        if number == 0:
+            return Entry(0, 0, 0, False, 0, 0)
+        at = int(self._at[number - 1])
+        name, info, size = (int(word) for word in self._words[at : at + 3])
+        body = self._start + 4 * at + _TYPE.size
+        return Entry(name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size, body)
 
     def find(self, kind: int, name: str) -> int | None:
         """The number of the type of that kind and name, ``None`` if there is none."""
-        found = self.names.get((kind, name))
-        return found if found is not None else self.names.get((kind, _SPELLING.get(name, name)))
+        key = (kind, name)
+        if key not in self._found:
+            found = self._find(kind, name)
+            other = _SPELLING.get(name)
+            if found is None and other is not None:
+                found = self._find(kind, other)
+            self._found[key] = found
+        return self._found[key]
+
+    def _find(self, kind: int, name: str) -> int | None:
+        if not name:
+            return None
+        of_kind = np.isin(self._kind, [one for one, meant in _NAMED.items() if meant == kind])
+        for offset in self._offsets(name):
+            numbers = np.flatnonzero(of_kind & (self._name == offset))
+            if len(numbers):
+                return int(numbers[0])
+        return None
+
+    def enum_of(self, label: str) -> int | None:
+        """The number of the enum that has an enumerator of that name, ``None`` if none has."""
+        names, owners = self._labels
+        for offset in self._offsets(label):
+            found = np.flatnonzero(names == offset)
+            if len(found):
+                return int(owners[found[0]])
+        return None
 
     def parts(self, number: int, layout: str) -> Iterator[tuple[int, ...]]:
         """The parts of a type, each read as `layout` (of `struct`)."""
@@ -148,6 +198,37 @@ class Btf:
             return
         for name, low, high in self.parts(number, "<IIi" if entry.flag else "<III"):
             yield self.string(name), high << 32 | low
+
+
+def _places(words: npt.NDArray[np.uint32], size: int) -> I64:
+    """Where each type begins, in words. Raises `BtfError` where there is none, or not all of it.
+
+    How long a type is stands in its second word. So it is worked out for every word as if a type
+    began there, and the real ones are those that one comes to from the first.
+    """
+    fixed, each = np.zeros(32, np.int64), np.zeros(32, np.int64)
+    for of_kind, size_of_it in _FIXED.items():
+        fixed[of_kind] = size_of_it // 4
+    for of_kind, size_of_it in _EACH.items():
+        each[of_kind] = size_of_it // 4
+    second = words[1:].astype(np.int64)
+    kind = second >> 24 & 31
+    known = (kind >= INT) & (kind <= ENUM64)
+    length = np.where(known, 3 + fixed[kind] + (second & 0xFFFF) * each[kind], 0)
+    steps: list[int] = length.tolist()
+    at = 0
+    places: list[int] = []
+    while at < len(words) or at * 4 < size:
+        number = len(places) + 1
+        if at + 3 > len(words):
+            raise BtfError(f"type {number} is cut short")
+        if not steps[at]:
+            raise BtfError(f"type {number} is of kind {kind[at]}, which is not known")
+        places.append(at)
+        at += steps[at]
+        if at > len(words):
+            raise BtfError(f"type {number} is cut short")
+    return np.array(places, np.int64)
 
 
 class BtfTypes:
@@ -168,6 +249,7 @@ class BtfTypes:
         self.program = program
         self.btf = btf
         self._made: dict[int, Type] = {}
+        self._constants: dict[str, Object | None] = {}
         kinds = drgn.TypeKind
         self._kinds = {
             kinds.INT: INT, kinds.BOOL: INT, kinds.FLOAT: FLOAT, kinds.STRUCT: STRUCT,
@@ -195,9 +277,14 @@ class BtfTypes:
                     return made
         return None
 
-    def enumerator(self, name: str) -> Any | None:
+    def enumerator(self, name: str) -> Object | None:
         """The constant of that name as an object of drgn, ``None`` if no enum has it."""
-        number = self.btf.enumerators.get(name)
+        if name not in self._constants:
+            self._constants[name] = self._enumerator(name)
+        return self._constants[name]
+
+    def _enumerator(self, name: str) -> Object | None:
+        number = self.btf.enum_of(name)
         if number is None:
             return None
         value = dict(self.btf.enum_values(number))[name]

@@ -7,7 +7,6 @@ of VMCOREINFO.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -74,11 +73,17 @@ class Facts:
     def hugetlb_index_in_base_pages(self) -> bool:
         """Whether page->index of hugetlb counts pages of 4 KiB, as since 6.7.
 
-        The functions that made up for the difference went away with it, and with them their last
-        user among the members: hugetlb_fault() got its index in struct vm_fault.
+        The function that made up for the difference went away with it.
         """
-        version = re.match(r"(\d+)\.(\d+)", self.release)
-        return version is not None and (int(version[1]), int(version[2])) >= (6, 7)
+        return not any(map(self.has_symbol, ("hugetlb_basepage_index", "__basepage_index")))
+
+    def has_symbol(self, name: str) -> bool:
+        """Whether the kernel has a function or variable of that name."""
+        try:
+            self.program.symbol(name)
+        except LookupError:
+            return False
+        return True
 
     @cached_property
     def hugetlb_type(self) -> int | None:

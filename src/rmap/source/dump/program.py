@@ -190,7 +190,7 @@ def _find_object(types: BtfTypes, name: str, flags: FindObjectFlags) -> Object |
     drgn, program = types.drgn, types.program
     wanted = drgn.FindObjectFlags
     if flags & wanted.CONSTANT:
-        constant: Object | None = types.enumerator(name)
+        constant = types.enumerator(name)
         if constant is not None:
             return constant
     if name not in GLOBALS:
