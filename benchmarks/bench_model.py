@@ -33,6 +33,9 @@ from rmap.model import Machine, Process
 HERE = Path(__file__).resolve().parent
 PAGES = 262_144
 PAGE = 4096
+HUGE = 2 << 20
+#: The exit status of ``c/kernel.c`` where memory did not become huge.
+NO_HUGE_PAGES = 3
 SHARERS = (1, 2, 16)
 ROUNDS = 3
 KERNEL_AIM = 0.2
@@ -145,7 +148,7 @@ def zap_alone(case: Case) -> float:
     return timed(lambda: process.munmap(address, case.pages * PAGE), case.pages)
 
 
-def run(program: Path, *arguments: int) -> Figures:
+def run(program: Path, *arguments: int | str) -> Figures:
     """Run one of the C programs and read its lines of a name and a number."""
     command = [str(program), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -187,6 +190,83 @@ def compare(case: Case, kernel_program: Path | None, bound_program: Path) -> Non
         print(f"  age, per mapping: {per_mapping:.1f} (bound {bound['age'] / case.sharers:.1f})")
 
 
+# ---------------------------------------------------------------- huge pages
+
+
+def touch_huge(process: Process, address: int, count: int) -> None:
+    """Write a byte to each huge page."""
+    for at in range(address, address + count * HUGE, HUGE):
+        process.touch(at, 1)
+
+
+def model_huge(count: int, sharers: int) -> Figures:
+    """Measure the model with so many huge pages, in ns per huge page."""
+    size, half = count * HUGE, (count + 1) // 2
+    machine = Machine(ram=3 * size // PAGE + 65536, cpus=1, swap=0, checks=False)
+    machine.thp.enabled = "always"
+    first = machine.spawn("first")
+    address = first.mmap(size, addr=1 << 40)
+    took: Figures = {"touch": timed(lambda: touch_huge(first, address, count), count)}
+    require_huge(machine, count)
+    took["mprotect"] = timed(lambda: first.mprotect(address, size, "r"), count)
+    first.mprotect(address, size, "rw")
+    processes = [first, *(first.fork(f"child {i}") for i in range(1, sharers))]
+    heads = np.array(
+        [first.pages(at, 1)[0] for at in range(address, address + size, HUGE)], np.ulonglong
+    )
+    for process in processes:
+        for at in range(address, address + size, HUGE):
+            process.touch(at, 1, write=False)
+    took["age"] = timed(lambda: machine.page_referenced(heads), count)
+    children: list[Process] = []
+    took["fork"] = timed(lambda: children.append(first.fork("last")), count)
+    last = children[0]
+    took["cow"] = timed(lambda: touch_huge(last, address, half), half)
+    took["zap_shared"] = timed(lambda: last.munmap(address, size), count)
+    last.exit()
+    for process in processes[1:]:
+        process.exit()
+    took["split"] = timed(lambda: split_all(first, address, count), count)
+    first.munmap(address, size)
+    address = first.mmap(size, addr=1 << 40)
+    touch_huge(first, address, count)
+    took["zap"] = timed(lambda: first.munmap(address, size), count)
+    return took
+
+
+def split_all(process: Process, address: int, count: int) -> None:
+    """Unmap the first small page of each huge one, which splits the PMD."""
+    for at in range(address, address + count * HUGE, HUGE):
+        process.munmap(at, PAGE)
+
+
+def require_huge(machine: Machine, count: int) -> None:
+    """Stop unless memory is huge."""
+    found = machine.mem_stats()["nr_anon_thps"]
+    if found != count:
+        raise SystemExit(f"bench_model: {found} huge pages, expected {count}")
+
+
+def compare_huge(count: int, sharers: int, kernel_program: Path) -> None:
+    """Measure huge pages, and print their table."""
+    took = model_huge(count, sharers)
+    try:
+        kernel = run(kernel_program, count, max(sharers, 2), "huge")
+    except subprocess.CalledProcessError as error:
+        if error.returncode != NO_HUGE_PAGES:
+            raise
+        kernel = {}
+    who = "1 process" if sharers == 1 else f"{sharers} processes"
+    print(f"\n{count:,} huge pages of 2 MiB, {who} (ns a huge page)")
+    print(f"  {'':12} {'model':>10} {'kernel':>11} {'ratio':>8}")
+    for name, value in took.items():
+        other = kernel.get(name)
+        against = f"{other:11.1f} {value / other:8.2f}" if other else f"{'-':>11} {'-':>8}"
+        print(f"  {name:12} {value:10.1f} {against}")
+    if not kernel:
+        print("  the running kernel gave no huge pages")
+
+
 def linear(pages: int) -> None:
     """Print the cost per page over growing sizes."""
     sizes = [pages // 16, pages // 4, pages]
@@ -212,6 +292,8 @@ def main() -> None:
             for shuffled in (False, True):
                 compare(Case(pages, sharers, shuffled), kernel_program, bound_program)
         compare(Case(1, 1000), None, bound_program)
+        for sharers in SHARERS:
+            compare_huge(pages // 512, sharers, kernel_program)
     linear(pages)
 
 
