@@ -612,3 +612,13 @@ def test_any_statements_run_or_are_refused_with_their_line(lines: list[str]) -> 
         assert re.match(r"mine\.rmap:\d+: \S", str(error))  # noqa: PT017  (either is right)
     else:
         assert (result.violations, result.bug) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "line", ["who P0 A 0", "walk P0 A 0", "pages P0 A 0", "vmas P0", "expect mapped P0 A 0 == 0"]
+)
+def test_a_process_that_has_exited_cannot_be_looked_at(line: str) -> None:
+    program = parse(f"mmap P0 A 4 anon\nexit P0\n{line}\n")
+    with pytest.raises(ScenarioError, match="No such process") as refused:
+        run_scenario(program)
+    assert refused.value.place.line == 3

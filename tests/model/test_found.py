@@ -50,6 +50,13 @@ FOUND = {
         Op("madvise", 2, 0, 2, 3530),
         Op("ksm", 6, 0, 1, 2234),
     ],
+    "a page that was taken out of use is free, is dropped by the allocator, and mended": [
+        Op("mmap", 1, 0, 16),
+        Op("write", 1),
+        Op("offline", 1),
+        Op("migrate", 1),
+        Op("mend", 1),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

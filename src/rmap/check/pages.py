@@ -299,6 +299,7 @@ def free_pages(facts: Recount) -> Iterator[str]:
     k = facts.kernel
     free = (np.asarray(k.pg_refcount)[facts.head] == 0) & ~facts.hugetlb
     free[0] = False
+    free[list(k.lost_pages)] = False
     listed: list[int] = []
     page = int(k.free_head)
     before = 0

@@ -277,6 +277,7 @@ cdef class Kernel:
     cdef public dict pmd_huge_pte
     cdef public dict deferred_split_queue
     cdef public i64 anon_mapped_twice
+    cdef public set lost_pages
     cdef public SpinLock split_queue_lock
     cdef public Khugepaged khugepaged
     cdef public list hstates

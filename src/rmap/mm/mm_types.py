@@ -598,7 +598,8 @@ class Kernel:
         `pmd_huge_pte` has the page tables that are kept for the huge PMDs of a table of PMDs, in
         the order in which they came: row of that table to rows. `deferred_split_queue` is the huge
         pages to be split, oldest first: head to ``SPLIT_``. `anon_mapped_twice` is for checkers: by
-        how many pages NR_ANON_MAPPED is too large for good, which v4.18 lets happen.
+        how many pages NR_ANON_MAPPED is too large for good, which v4.18 lets happen. So is
+        `lost_pages`: broken ones that allocation came by and dropped, to be used by nobody.
         """
         self.thp_enabled = THP_NEVER
         self.thp_defrag = THP_DEFRAG_MADVISE
@@ -609,6 +610,7 @@ class Kernel:
         self.pmd_huge_pte = {}
         self.deferred_split_queue = {}
         self.anon_mapped_twice = 0
+        self.lost_pages = set()
         self.split_queue_lock = SpinLock(RANK_SPLIT_QUEUE, 0)
         self.khugepaged = Khugepaged()
         self.shmem_shrinklist = []

@@ -79,7 +79,8 @@ def alloc_page(k: Kernel, gfp: u64) -> u64:
         return 0
     page: u64 = _rmqueue(k)
     while k.pg_flags[page] & PG_hwpoison:
-        # A broken page that was freed is met here, and never given out again.
+        # A broken page that was freed is met here, and never given out again, were it mended.
+        k.lost_pages.add(page)
         if k.nr_free <= 0:
             return 0
         page = _rmqueue(k)

@@ -217,8 +217,11 @@ class _Runner:
         """Return the number that an expression or a quantity is now."""
         if isinstance(side, Expression):
             return side.number(self.state.scope)
-        values, _ = self.values(side)
-        return MEASURES[side.spec.name](self.state, values)
+        values, text = self.values(side)
+        try:
+            return MEASURES[side.spec.name](self.state, values)
+        except SyscallError as error:
+            raise WordError(f"{text}: {error.strerror}") from None
 
     def holds(self, condition: Condition) -> tuple[bool, int]:
         """Whether a condition is met, and what its left side is."""
@@ -340,12 +343,15 @@ class _Runner:
     # ------------------------------------------------------------ output
 
     def print(self, call: Call, values: Values) -> None:
-        if call.spec.name == "show":
-            lines: Iterable[str] = output.show(self.state, values, self.result.reclaims)
-        else:
-            lines = output.OUTPUTS[call.spec.name](self.state, values)
-        for line in lines:
-            self.say(call.place, "output", line)
+        try:
+            if call.spec.name == "show":
+                lines: Iterable[str] = output.show(self.state, values, self.result.reclaims)
+            else:
+                lines = output.OUTPUTS[call.spec.name](self.state, values)
+            for line in lines:
+                self.say(call.place, "output", line)
+        except SyscallError as error:
+            raise WordError(str(error.strerror)) from None
 
     def say(self, place: Place, kind: str, text: str) -> Event:
         """Tell the listener, and keep it."""
