@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all tests share: the `live` mark, and how Hypothesis runs."""
+"""What all tests share: locks are checked, the `live` mark, and how Hypothesis runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import ctypes
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 
 import pytest
 from goldens import Golden
 from hypothesis import settings
+
+from rmap.mm.mm_types import Task
+from rmap.sync.core import assert_nothing_held, scheduler
 
 # Deadlines measure the machine, which may be busy. A failure prints the line that replays it.
 settings.register_profile("rmap", deadline=None, print_blob=True)
@@ -54,6 +58,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The switch that takes what commands print now as what they should print."""
     parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+
+
+@pytest.fixture(autouse=True)
+def locks_checked() -> Iterator[None]:
+    """Whatever a test does to a machine, its locks are checked, and none may be left held.
+
+    That is so with what it does itself, as a task of its own. Operations of a `Machine` and CPUs of
+    an explorer are tasks of theirs, each of which ends with the same check. A test that provokes a
+    `KernelBug` may leave locks held, as the kernel would: it replaces ``scheduler().current`` or
+    empties its `held`.
+    """
+    sched = scheduler()
+    before = sched.current, sched.checking
+    sched.current = Task("test", 1, None)
+    sched.checking = True
+    try:
+        yield
+        assert_nothing_held()
+    finally:
+        sched.current, sched.checking = before
 
 
 @pytest.fixture

@@ -9,7 +9,3 @@ from pathlib import Path
 MM = Path(__file__).parent.parent / "mm"
 if str(MM) not in sys.path:
     sys.path.insert(0, str(MM))
-
-from tests.mm.conftest import locks_checked  # noqa: E402
-
-__all__ = ["locks_checked"]

@@ -328,7 +328,7 @@ def test_fewer_runs_end_in_all_the_same_ways(programs: list[list[tuple[int, int]
     found, ends = ends, set()
     every = explore(world, max_runs=3000)
     assert few.complete
-    assert few.runs <= every.runs
+    assert few.runs <= every.runs or not every.complete
     assert found == ends or (not every.complete and found >= ends)
 
 
