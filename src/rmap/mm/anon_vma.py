@@ -81,6 +81,8 @@ def anon_vma_alloc(k: Kernel) -> AnonVma | None:
 
     The slot freed last is reused first, lock and tree as they were left. Its degree counts the
     VMA that it is made for.
+
+    Locks: none; it may sleep, in reclaim, which takes rmap locks.
     """
     if k.inject is not None and k.inject.should_fail("anon_vma"):  # L83
         return None
@@ -108,6 +110,9 @@ def anon_vma_free(k: Kernel, anon_vma: AnonVma) -> i32:
 
     Whoever got the root's lock by trylock before the last reference went may still have to look
     whether the page is mapped; waiting for the lock lets it finish before the slot is reused.
+
+    Locks: takes the root's rwsem for write for a moment, if somebody holds it. So neither that nor
+    a lock inside of it is held.
     """
     if k.debug_vm and anon_vma.refcount:  # L99
         BUG("rmap.c:99 anon_vma_free: the anon_vma has references")
@@ -123,14 +128,20 @@ def anon_vma_free(k: Kernel, anon_vma: AnonVma) -> i32:
 
 
 def anon_vma_chain_alloc(k: Kernel, vma: Vma, gfp: u64) -> AnonVmaChain | None:
-    """Make an edge, linked to nothing yet; ``None`` without memory (mm/rmap.c:127)."""
+    """Make an edge, linked to nothing yet; ``None`` without memory (mm/rmap.c:127).
+
+    Locks: none; unless `gfp` forbids it, it may sleep in reclaim, so no rmap lock is held then.
+    """
     if k.inject is not None and k.inject.should_fail("anon_vma_chain"):
         return None
     return AnonVmaChain(vma)  # L129
 
 
 def anon_vma_chain_free(avc: AnonVmaChain) -> i32:
-    """Give an edge back, naming nothing any more, lest it still be used (mm/rmap.c:132)."""
+    """Give an edge back, naming nothing any more, lest it still be used (mm/rmap.c:132).
+
+    Locks: none; the edge is out of its tree.
+    """
     if avc.rb_linked:
         BUG("rmap.c:132 anon_vma_chain_free: the edge is in a tree")
     avc.anon_vma = None  # L134
@@ -141,6 +152,8 @@ def anon_vma_chain_link(vma: Vma, avc: AnonVmaChain, anon_vma: AnonVma) -> i32:
     """Tie a VMA to an anon_vma: first in the chain, and into the tree (mm/rmap.c:137).
 
     The root is locked for write.
+
+    Locks: needs the root's rwsem for write, and mmap_sem for write or page_table_lock.
     """
     anon_vma.root.rwsem.assert_held_write()
     avc.vma = vma
@@ -167,6 +180,9 @@ def __anon_vma_prepare(k: Kernel, vma: Vma) -> i32:
     """Share a neighbour's anon_vma or make a new one (mm/rmap.c:175). Returns 0 or -ENOMEM.
 
     The root is locked even if it is new: a stale reader may have its lock already.
+
+    Locks: needs mmap_sem, at least for read; takes the root's rwsem for write, and page_table_lock
+    inside of it.
     """
     mm: Mm = vma.vm_mm
     mm.mmap_sem.assert_held_any()
@@ -217,6 +233,9 @@ def lock_anon_vma_root(k: Kernel, root: AnonVma, anon_vma: AnonVma) -> AnonVma:
     """Lock the root of the next anon_vma of a chain, unless it is locked as `root` (L231).
 
     All anon_vmas of a chain have one root; a second one is worth a warning.
+
+    Locks: needs that `root`, if any, is locked for write; takes the root's rwsem for write. What
+    allocates has to give it back before it sleeps.
     """
     new_root: AnonVma = anon_vma.root
     if new_root is not root:  # L234
@@ -228,7 +247,10 @@ def lock_anon_vma_root(k: Kernel, root: AnonVma, anon_vma: AnonVma) -> AnonVma:
 
 
 def unlock_anon_vma_root(root: AnonVma) -> i32:
-    """Unlock what lock_anon_vma_root() locked, if anything (mm/rmap.c:243)."""
+    """Unlock what lock_anon_vma_root() locked, if anything (mm/rmap.c:243).
+
+    Locks: needs the root's rwsem for write, and gives it back.
+    """
     if root is not None:  # L245
         root.rwsem.up_write()
     return 0
@@ -240,6 +262,9 @@ def anon_vma_clone(k: Kernel, dst: Vma, src: Vma) -> i32:
     The oldest comes first, so the chains come out in the same order. If `dst` has no anon_vma, as
     at fork, one of those that the `ReuseRule` permits becomes its own. Without that, a process
     that forks and exits for ever would leave an ever longer chain.
+
+    Locks: needs mmap_sem of `src` for write; takes the root's rwsem for write, and lets it go where
+    it has to sleep for memory.
     """
     src.vm_mm.mmap_sem.assert_held_write()
     rule: ReuseRule = default_rule if k.reuse_rule is None else k.reuse_rule
@@ -281,6 +306,8 @@ def anon_vma_fork(k: Kernel, vma: Vma, pvma: Vma) -> i32:
 
     The former are for pages that are still shared, the latter for those it will write. Returns 0
     or -ENOMEM, undone.
+
+    Locks: needs mmap_sem of the parent for write; takes the root's rwsem for write, twice.
     """
     if pvma.anon_vma is None:  # L322
         return 0
@@ -322,6 +349,9 @@ def unlink_anon_vmas(k: Kernel, vma: Vma) -> i32:
 
     No page that the VMA maps may name them any more. The newest goes first: the root, whose lock
     it takes to free the others, is the last.
+
+    Locks: needs mmap_sem for write, or that nobody else uses the mm any more; takes the root's
+    rwsem for write, and again for what it frees.
     """
     if k.tracer is not None:
         k.tracer("unlink_anon_vmas", (vma,))
@@ -376,12 +406,18 @@ def _unlink_chain(k: Kernel, vma: Vma) -> i32:
 
 
 def anon_vma_ctor(handle: u64) -> AnonVma:
-    """Construct a slot of the slab: once for the slot, not for each allocation (mm/rmap.c:423)."""
+    """Construct a slot of the slab: once for the slot, not for each allocation (mm/rmap.c:423).
+
+    Locks: none; what it makes has its lock free, and keeps it from one use to the next.
+    """
     return AnonVma(handle)  # L427
 
 
 def anon_vma_init(k: Kernel) -> None:
-    """Make the slab of anon_vmas, empty (mm/rmap.c:432). Handle 0 is NULL."""
+    """Make the slab of anon_vmas, empty (mm/rmap.c:432). Handle 0 is NULL.
+
+    Locks: none; nothing else runs yet.
+    """
     k.anon_vmas = [None]  # L434
     k.anon_vma_free = []
 
@@ -409,6 +445,8 @@ def page_get_anon_vma(k: Kernel, page: u64) -> AnonVma:
 
     ``None`` if the page is not anonymous, is a KSM page, or is not mapped. If the page moved to
     another anon_vma meanwhile, that is a child of this one.
+
+    Locks: none but RCU; the last reference may come to be its own, so no rmap lock is held.
     """
     rcu_read_lock()
     anon_vma: AnonVma = _mapped_anon_vma(k, page)
@@ -434,6 +472,9 @@ def page_lock_anon_vma_read(k: Kernel, page: u64) -> AnonVma:
     mm/rmap.c:507. With luck one atomic operation: the trylock. Otherwise a reference keeps the
     anon_vma while this waits for the lock. What maps the page has to be verified by the walk.
     Give it back by page_unlock_anon_vma_read().
+
+    Locks: takes the root's rwsem for read, which the caller keeps. Inside the page lock if that is
+    held, as it need not be.
     """
     rcu_read_lock()
     anon_vma: AnonVma = _mapped_anon_vma(k, page)
@@ -467,7 +508,10 @@ def page_lock_anon_vma_read(k: Kernel, page: u64) -> AnonVma:
 
 
 def page_unlock_anon_vma_read(anon_vma: AnonVma) -> i32:
-    """Give back what page_lock_anon_vma_read() locked (mm/rmap.c:569)."""
+    """Give back what page_lock_anon_vma_read() locked (mm/rmap.c:569).
+
+    Locks: needs the root's rwsem for read, and gives it back.
+    """
     return anon_vma_unlock_read(anon_vma)  # L571
 
 
@@ -475,6 +519,9 @@ def __put_anon_vma(k: Kernel, anon_vma: AnonVma) -> i32:
     """Free an anon_vma whose last reference went, and drop its reference to its root.
 
     mm/rmap.c:1722. Never under the root's lock.
+
+    Locks: takes the root's rwsem for write for a moment, if somebody holds it. So neither that nor
+    a lock inside of it is held.
     """
     root: AnonVma = anon_vma.root
     anon_vma_free(k, anon_vma)

@@ -46,7 +46,10 @@ class PageMkcleanControl(RmapWalkControl):
         return page_mkclean_one(k, page, vma, address, self)
 
     def invalid_vma(self, k: Kernel, vma: Vma) -> flag:
-        """invalid_mkclean_vma(): what a private VMA wrote never gets to the file (L957)."""
+        """invalid_mkclean_vma(): what a private VMA wrote never gets to the file (L957).
+
+        Locks: needs i_mmap_rwsem, by the walk, which keeps the VMA; takes none.
+        """
         if vma.vm_flags & VM_SHARED:  # L959
             return False
         return True
@@ -57,6 +60,8 @@ def page_mkclean_one(k: Kernel, page: u64, vma: Vma, address: u64, rwc: PageMkcl
 
     PVMW_SYNC, as a dirty entry that is missed is data that is lost. No ``invalidate_range`` in
     between: the entries still point to the same page.
+
+    Locks: needs i_mmap_rwsem and the page lock, by the walk; takes page-table locks, one at a time.
     """
     start: u64 = address
     one: u64 = PAGE_SIZE
@@ -112,6 +117,8 @@ def page_mkclean(k: Kernel, page: u64) -> i32:
 
     mm/rmap.c:965 (v4.18). Before a page is written out: if this is not 0 it is dirty, whatever its
     flag says. Of a page in the swap cache nothing is cleaned, as its VMAs are private.
+
+    Locks: needs the page lock; takes i_mmap_rwsem for read, and page-table locks inside of it.
     """
     if not PageLocked(k, page):  # L975
         BUG_PAGE("rmap.c:975 page_mkclean: the page is not locked", page)

@@ -86,7 +86,10 @@ class PageReferencedArg(RmapWalkControl):
         return page_lock_anon_vma_read(k, page)
 
     def invalid_vma(self, k: Kernel, vma: Vma) -> flag:
-        """invalid_page_referenced_vma(): another memcg's VMAs (mm/rmap.c:815, v4.18)."""
+        """invalid_page_referenced_vma(): another memcg's VMAs (mm/rmap.c:815, v4.18).
+
+        Locks: needs the rmap lock of the walk, which keeps the VMA; takes none.
+        """
         if self.memcg is None:
             return False
         if not mm_match_cgroup(vma.vm_mm, self.memcg):  # L820
@@ -109,6 +112,8 @@ def page_referenced_one(
 
     Returns whether to go on: not once the page is found locked in memory, or all mappings have
     been seen.
+
+    Locks: needs the rmap lock of the walk; takes page-table locks, one at a time.
     """
     pvmw: PageVmaMappedWalk = pra.pvmw
     pvmw.start(page, vma, address, 0)
@@ -162,6 +167,9 @@ def page_referenced(
     mm/rmap.c:836 (v4.18). `is_locked` says that the caller holds the page lock, `memcg` on whose
     behalf memory is reclaimed (``None``: everybody's). Afterwards ``pra.vm_flags`` has the flags
     of the VMAs that used it. Returns 1 also where it could not find out. `page` is not a tail.
+
+    Locks: needs none for an anonymous page, and tries the page lock of others; with `is_locked` the
+    caller has it. Takes the rmap lock for read, and page-table locks inside of it.
 
     >>> from rmap.mm.mm_types import Kernel
     >>> from rmap.mm.profile import profile

@@ -84,6 +84,9 @@ def page_move_anon_rmap(k: Kernel, page: u64, vma: Vma) -> i32:
     mm/rmap.c:1000 (v4.18). Walks of the page are then spared all relatives' VMAs. The page is
     locked; its index stays. Readers without the lock see the old or the new anon_vma, and either
     finds the mapping, as the new one descends from the old one.
+
+    Locks: needs the page lock and, that the page stays exclusive, the page-table lock of its
+    mapping; mmap_sem keeps the VMA's anon_vma.
     """
     anon_vma: AnonVma = vma.anon_vma
     page = compound_head(k, page)
@@ -104,6 +107,8 @@ def __page_set_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, exclusive
     """Let a page name the VMA's anon_vma, and its place there (mm/rmap.c:1025, v4.18).
 
     A page that any relative may map as well names the root, whose tree holds all of them.
+
+    Locks: needs the page lock unless the page is new, and the page-table lock of the mapping.
     """
     anon_vma: AnonVma = vma.anon_vma
     if anon_vma is None:  # L1030
@@ -124,6 +129,8 @@ def __page_check_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64) -> i32:
     """Insist that what the page says about itself fits the VMA that maps it once more.
 
     mm/rmap.c:1054 (v4.18, CONFIG_DEBUG_VM).
+
+    Locks: needs the page lock, and the page-table lock of the mapping.
     """
     if not k.debug_vm:
         return 0
@@ -142,6 +149,8 @@ def page_add_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, compound: f
     """Count one more mapping of an anonymous page, which is locked (or a KSM page).
 
     mm/rmap.c:1087 (v4.18). `compound`: it is a PMD that maps a huge page.
+
+    Locks: needs the page lock, but of a merged page; and the page-table lock of the mapping.
     """
     flags: i32 = 0
     if compound:  # L1090
@@ -155,6 +164,8 @@ def do_page_add_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, flags: i
     mm/rmap.c:1098 (v4.18). Counts first and names the anon_vma afterwards: for a moment the page
     is mapped while its mapping still is what it was. The address may not be in the VMA any more,
     where migration meets vma_adjust().
+
+    Locks: needs the page lock, but of a merged page; and the page-table lock of the mapping.
     """
     compound: flag = flags & RMAP_COMPOUND != 0
     first: flag
@@ -186,6 +197,8 @@ def page_add_new_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, compoun
     """Count the first mapping of a page that was just allocated, and need not be locked.
 
     mm/rmap.c:1150 (v4.18). LRU, memcg and rss are the caller's business.
+
+    Locks: needs the page-table lock of the mapping; nobody else knows the page.
     """
     nr: i64 = hpage_nr_pages(k, page) if compound else 1
     if address < vma.vm_start or address >= vma.vm_end:  # L1155
@@ -208,7 +221,11 @@ def page_add_new_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, compoun
 
 
 def page_add_file_rmap(k: Kernel, page: u64, compound: flag) -> i32:
-    """Count one more mapping of a page of a file (mm/rmap.c:1179, v4.18)."""
+    """Count one more mapping of a page of a file (mm/rmap.c:1179, v4.18).
+
+    Locks: needs the page-table lock of the mapping; the page lock only of a part of a huge page.
+    Takes memcg->move_lock, and inside of it, for an mlocked page, the LRU lock.
+    """
     nr: i64 = 1
     if compound and not PageTransHuge(k, page):  # L1183
         BUG_PAGE("rmap.c:1183 page_add_file_rmap: the page is not huge", page)
@@ -252,7 +269,11 @@ def _add_huge_file_rmap(k: Kernel, page: u64) -> i64:
 
 
 def page_remove_file_rmap(k: Kernel, page: u64, compound: flag) -> i32:
-    """Count one mapping of a page of a file less (mm/rmap.c:1210, v4.18)."""
+    """Count one mapping of a page of a file less (mm/rmap.c:1210, v4.18).
+
+    Locks: needs the page-table lock of the mapping; takes memcg->move_lock, and inside of it, for
+    an mlocked page, the LRU lock.
+    """
     if compound and not PageHead(k, page):  # L1214
         BUG_PAGE("rmap.c:1214 page_remove_file_rmap: not the head of a huge page", page)
     lock_page_memcg(k, page)
@@ -293,7 +314,11 @@ def _remove_huge_file_rmap(k: Kernel, page: u64) -> i64:
 
 
 def page_remove_anon_compound_rmap(k: Kernel, page: u64) -> i32:
-    """Take away a PMD that maps an anonymous huge page (mm/rmap.c:1252, v4.18)."""
+    """Take away a PMD that maps an anonymous huge page (mm/rmap.c:1252, v4.18).
+
+    Locks: needs the PMD lock of the mapping; takes the LRU lock for an mlocked page, and then the
+    lock of the split queue.
+    """
     if not compound_mapcount_add_negative(k, page):  # L1256
         return 0
     if PageHuge(k, page):  # L1260
@@ -324,6 +349,9 @@ def page_remove_rmap(k: Kernel, page: u64, compound: flag) -> i32:
     mm/rmap.c:1297 (v4.18). An anonymous page goes on naming its anon_vma: clearing that could
     overwrite what a mapper sets who has counted already, and swapoff finds addresses by it. It
     can be relied on only while the page is mapped; freeing the page clears it.
+
+    Locks: needs the page-table lock of the mapping, not the page lock; takes what clearing the
+    mlock mark, the cgroup of a file's page and the split queue take.
     """
     if k.tracer is not None:
         k.tracer("page_remove_rmap", (page, compound))
@@ -365,7 +393,10 @@ def page_try_share_anon_rmap(k: Kernel, page: u64) -> i32:
 
 
 def __hugepage_set_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, exclusive: flag) -> i32:
-    """Let a private hugetlb page name the VMA's anon_vma (mm/rmap.c:1888, v4.18)."""
+    """Let a private hugetlb page name the VMA's anon_vma (mm/rmap.c:1888, v4.18).
+
+    Locks: needs the page lock unless the page is new, and the page-table lock of the mapping.
+    """
     anon_vma: AnonVma = vma.anon_vma
     if anon_vma is None:  # L1893
         BUG_PAGE("rmap.c:1893 __hugepage_set_anon_rmap: the VMA has no anon_vma", page)
@@ -381,7 +412,10 @@ def __hugepage_set_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64, exclu
 
 
 def hugepage_add_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64) -> i32:
-    """Count one more mapping of a private hugetlb page, which is locked (mm/rmap.c:1905)."""
+    """Count one more mapping of a private hugetlb page, which is locked (mm/rmap.c:1905).
+
+    Locks: needs the page lock, and the page-table lock of the mapping.
+    """
     if not PageLocked(k, page):  # L1911
         BUG_PAGE("rmap.c:1911 hugepage_add_anon_rmap: the page is not locked", page)
     if vma.anon_vma is None:  # L1912
@@ -394,7 +428,10 @@ def hugepage_add_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64) -> i32:
 
 
 def hugepage_add_new_anon_rmap(k: Kernel, page: u64, vma: Vma, address: u64) -> i32:
-    """Count the first mapping of a new private hugetlb page (mm/rmap.c:1919, v4.18)."""
+    """Count the first mapping of a new private hugetlb page (mm/rmap.c:1919, v4.18).
+
+    Locks: needs the page-table lock of the mapping; nobody else knows the page.
+    """
     if address < vma.vm_start or address >= vma.vm_end:  # L1922
         BUG_PAGE("rmap.c:1922 hugepage_add_new_anon_rmap: outside of the VMA", page)
     compound_mapcount_set(k, page, 0)

@@ -103,6 +103,9 @@ def page_address_in_vma(k: Kernel, page: u64, vma: Vma) -> u64:
     """Where in the VMA the page would be mapped; ``PAGE_NOT_IN_VMA`` if it does not belong there.
 
     mm/rmap.c:687 (v4.18). Page tables are not looked at. KSM pages belong nowhere.
+
+    Locks: needs that the VMA stays: mmap_sem or an rmap lock; and the page lock, lest the page's
+    mapping change.
     """
     if PageAnon(k, page):  # L690
         page__anon_vma: AnonVma = page_anon_vma(k, page)
@@ -126,7 +129,11 @@ def page_address_in_vma(k: Kernel, page: u64, vma: Vma) -> u64:
 
 
 def mm_find_pmd(k: Kernel, mm: Mm, address: u64) -> u64:
-    """The PMD of an address if a table of PTEs hangs below it, else 0 (mm/rmap.c:710, v4.18)."""
+    """The PMD of an address if a table of PTEs hangs below it, else 0 (mm/rmap.c:710, v4.18).
+
+    Locks: needs that the mm's tables stay: mmap_sem or an rmap lock. Only its PMD lock makes what
+    is read stable.
+    """
     pmd: u64 = pmd_offset(k, mm, address)
     if not pmd:  # L719 L727
         return 0
@@ -145,6 +152,8 @@ def rmap_walk_anon_lock(k: Kernel, page: u64, rwc: RmapWalkControl) -> AnonVma:
     """Lock the page's anon_vma as the walk wants it: its own way, or the default.
 
     mm/rmap.c:1731 (v4.18).
+
+    Locks: takes the root's rwsem for read, which the caller keeps.
     """
     return rwc.anon_lock(k, page)  # L1736
 
@@ -155,6 +164,8 @@ def rmap_walk_anon(k: Kernel, page: u64, rwc: RmapWalkControl, locked: flag) -> 
     `locked`: the caller holds the anon_vma's lock. try_to_munlock() comes here with mmap_sem of
     one of the VMAs held for write, so vm_flags of that one are not looked at again; it is not
     VM_LOCKED any more.
+
+    Locks: takes the root's rwsem for read; if `locked`, needs it instead, for read or write.
     """
     anon_vma: AnonVma
     if locked:  # L1774
@@ -177,6 +188,8 @@ def rmap_walk_file(k: Kernel, page: u64, rwc: RmapWalkControl, locked: flag) -> 
 
     `locked`: the caller holds i_mmap_rwsem. The page lock keeps truncation from taking the page
     out of the file, and so the address space from going away.
+
+    Locks: needs the page lock; takes i_mmap_rwsem for read, or, if `locked`, needs it.
     """
     mapping: AddressSpace = page_mapping(k, page)
     if k.debug_vm and not PageLocked(k, page):  # L1832
@@ -264,6 +277,9 @@ def rmap_walk(k: Kernel, page: u64, rwc: RmapWalkControl) -> i32:
 
     mm/rmap.c:1861 (v4.18). A page of a file (or of shared memory) is locked by the caller, and so
     is one that KSM merged.
+
+    Locks: needs the page lock, but for an anonymous page that is not merged; takes the rmap lock
+    for read. `rmap_one` runs under it and may take page-table locks.
     """
     k.vm_stat[RMAP_WALKS] += 1
     if k.tracer is not None:
@@ -276,7 +292,10 @@ def rmap_walk(k: Kernel, page: u64, rwc: RmapWalkControl) -> i32:
 
 
 def rmap_walk_locked(k: Kernel, page: u64, rwc: RmapWalkControl) -> i32:
-    """`rmap_walk` for a caller who holds the lock that it would take (mm/rmap.c:1872, v4.18)."""
+    """`rmap_walk` for a caller who holds the lock that it would take (mm/rmap.c:1872, v4.18).
+
+    Locks: needs the rmap lock, for read or write, and the page lock of a page of a file.
+    """
     k.vm_stat[RMAP_WALKS] += 1
     if k.tracer is not None:
         k.tracer("rmap_walk_locked", (page,))

@@ -491,6 +491,8 @@ def try_to_unmap_flush(k: Kernel) -> i32:
     """Make the flushes that reclaim owes, before any page of the batch is freed.
 
     mm/rmap.c:581 (v4.18).
+
+    Locks: none; it waits for other CPUs, so interrupts are on. The batch is the task's own.
     """
     tlb_ubc: TlbBatch = current_task(k).tlb_ubc
     if not tlb_ubc.flush_required:  # L585
@@ -506,6 +508,8 @@ def try_to_unmap_flush_dirty(k: Kernel) -> i32:
     """Make them if a page of the batch may still be written to, before IO on it starts.
 
     mm/rmap.c:594 (v4.18).
+
+    Locks: none, as try_to_unmap_flush().
     """
     if current_task(k).tlb_ubc.writable:  # L598
         try_to_unmap_flush(k)
@@ -513,7 +517,10 @@ def try_to_unmap_flush_dirty(k: Kernel) -> i32:
 
 
 def set_tlb_ubc_flush_pending(k: Kernel, mm: Mm, writable: flag) -> i32:
-    """Owe the flush of an entry that was just emptied (mm/rmap.c:602, v4.18)."""
+    """Owe the flush of an entry that was just emptied (mm/rmap.c:602, v4.18).
+
+    Locks: needs the page-table lock under which the entry was emptied.
+    """
     tlb_ubc: TlbBatch = current_task(k).tlb_ubc
     inc_mm_tlb_gen(mm)
     tlb_ubc.cpumask |= mm.cpu_bitmap
@@ -532,6 +539,8 @@ def should_defer_flush(k: Kernel, mm: Mm, flags: u64) -> flag:
     """Whether a flush is worth deferring: only if it would interrupt another CPU.
 
     mm/rmap.c:629 (v4.18).
+
+    Locks: needs the page-table lock of the entry that is to be emptied.
     """
     if not flags & TTU_BATCH_FLUSH:  # L633
         return False
@@ -550,6 +559,8 @@ def flush_tlb_batched_pending(k: Kernel, mm: Mm) -> i32:
 
     mm/rmap.c:659 (v4.18). Called under a page-table lock by zap, mprotect, mremap and MADV_FREE.
     Without the quirk ``flush_batched_pending`` it does nothing, as before v4.13.
+
+    Locks: needs the page-table lock of the entries that are about to be changed.
     """
     if not k.profile.flush_batched_pending:
         return 0

@@ -139,7 +139,10 @@ class TryToUnmapControl(RmapWalkControl):
         return try_to_unmap_one(k, page, vma, address, self)
 
     def done(self, k: Kernel, page: u64) -> flag:
-        """page_mapcount_is_zero(): nothing maps any part of the page (mm/rmap.c:1648)."""
+        """page_mapcount_is_zero(): nothing maps any part of the page (mm/rmap.c:1648).
+
+        Locks: none; the counts are atomic, and the page lock keeps them from coming back.
+        """
         return not total_mapcount(k, page)  # L1650
 
     def anon_lock(self, k: Kernel, page: u64) -> AnonVma | None:
@@ -147,7 +150,10 @@ class TryToUnmapControl(RmapWalkControl):
         return page_lock_anon_vma_read(k, page)
 
     def invalid_vma(self, k: Kernel, vma: Vma) -> flag:
-        """invalid_migration_vma(): the stack that exec is still moving (mm/rmap.c:1643)."""
+        """invalid_migration_vma(): the stack that exec is still moving (mm/rmap.c:1643).
+
+        Locks: needs the anon_vma's rwsem, by the walk, which keeps the VMA; takes none.
+        """
         if not self.skip_temporary_stacks:
             return False
         return is_vma_temporary_stack(vma)  # L1645
@@ -167,7 +173,10 @@ class TryToMunlockControl(TryToUnmapControl):
     """The walk of `try_to_munlock`."""
 
     def done(self, k: Kernel, page: u64) -> flag:
-        """page_not_mapped(): nothing maps the page (mm/rmap.c:1692)."""
+        """page_not_mapped(): nothing maps the page (mm/rmap.c:1692).
+
+        Locks: none; the counts are atomic.
+        """
         return not page_mapped(k, page)  # L1694
 
 
@@ -179,6 +188,9 @@ def try_to_unmap_one(k: Kernel, page: u64, vma: Vma, address: u64, rwc: TryToUnm
 
     mm/rmap.c:1336 (v4.18). With TTU_MUNLOCK only look whether the VMA is VM_LOCKED and maps the
     page. The caller's reference keeps the page.
+
+    Locks: needs the page lock and the rmap lock, by the walk; takes page-table locks, one at a
+    time, and inside of them the LRU, swap and mmlist locks, and those of dirty accounting.
     """
     flags: i32 = rwc.flags
     if flags & TTU_MUNLOCK and not vma.vm_flags & VM_LOCKED:  # L1352
@@ -501,6 +513,9 @@ def try_to_unmap(k: Kernel, page: u64, flags: i32) -> flag:
     the attempt. What was unmapped before stays unmapped. With TTU_BATCH_FLUSH the caller calls
     try_to_unmap_flush() before it frees anything. Of a huge page that PTEs map, only the head's
     count is looked at.
+
+    Locks: needs the page lock; takes the rmap lock for read (with TTU_RMAP_LOCKED the caller has
+    it), and page-table locks inside of it.
     """
     return _try_to_unmap(k, page, TryToUnmapControl(flags))
 
@@ -533,6 +548,9 @@ def try_to_munlock(k: Kernel, page: u64) -> i32:
 
     mm/rmap.c:1706 (v4.18). Called by munlock, with the page locked, isolated from the LRU and
     PG_mlocked just cleared.
+
+    Locks: needs the page lock, and the page off its LRU list; takes the rmap lock for read, and
+    page-table locks inside of it. The caller may have mmap_sem for write.
     """
     if not PageLocked(k, page) or PageLRU(k, page):  # L1716
         BUG_PAGE("rmap.c:1716 try_to_munlock: the page is not locked, or on an LRU list", page)

@@ -114,6 +114,8 @@ def is_vma_temporary_stack(vma: Vma) -> flag:
     """Whether exec is still setting this stack up, so that its pages may lie elsewhere.
 
     mm/rmap.c:1629 (v4.18).
+
+    Locks: none; only exec sets the flags, in an mm that nobody else runs in.
     """
     if not vma.vm_flags & VM_GROWSDOWN:  # L1633
         return False
