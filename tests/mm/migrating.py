@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from faulting import Faulting
 
+from rmap.check import check_kernel
 from rmap.mm import bits
 from rmap.mm.pgtable import (
     is_migration_entry,
@@ -31,7 +32,10 @@ class Moving(Faulting):
         def hook(name: str, what: tuple[Any, ...]) -> None:
             if name == "try_to_unmap" and not acted:
                 acted.append(True)
+                # The page that entries wait for is locked (I16).
+                assert check_kernel(self.k, only=["migration-entries"]) == []
                 act()
+                assert check_kernel(self.k, only=["migration-entries"]) == []
 
         before, self.k.tracer = self.k.tracer, hook
         moved = self.m.migrate([page])

@@ -14,11 +14,15 @@ import pytest
 
 from rmap.check import INVARIANTS, FlushViolation, FlushWatch, check_kernel, leftovers
 from rmap.mm import bits
+from rmap.mm.interval_tree import interval_tree_insert
 from rmap.mm.lru import put_page
 from rmap.mm.mm_types import AnonVmaChain
 from rmap.mm.page import lock_page, unlock_page
 from rmap.mm.page_dirty import set_page_writeback
 from rmap.mm.pgtable import pte_lookup
+from rmap.mm.swap import add_to_swap
+from rmap.mm.tlb import try_to_unmap_flush
+from rmap.mm.unmap import try_to_unmap
 from rmap.model.machine import InvariantViolation
 from tests.model import (
     test_check_huge,
@@ -238,6 +242,13 @@ def a_walk_misses_a_mapping(s: Scene) -> None:
     root.rb_node.rb_subtree_last = 0
 
 
+@breaks("walks")
+def a_walk_comes_to_a_vma_twice(s: Scene) -> None:
+    vma = s.vma(s.child, s.anon)
+    again = AnonVmaChain(vma)
+    interval_tree_insert(again, vma.anon_vma.root.rb_root)
+
+
 @breaks("copy-on-write")
 def a_shared_page_is_writable(s: Scene) -> None:
     address = s.anon + PAGE
@@ -300,6 +311,21 @@ def a_root_stays_locked(s: Scene) -> None:
 @breaks("at-rest")
 def a_page_table_stays_locked(s: Scene) -> None:
     s.k.pt_locked[pte_lookup(s.k, s.parent.mm, s.anon) // 512] = 1
+
+
+@breaks("at-rest")
+def a_queue_stays_locked(s: Scene) -> None:
+    s.k.split_queue_lock.locked = True
+
+
+@breaks("at-rest")
+def a_fault_on_a_huge_page_forgets_its_mutex(s: Scene) -> None:
+    s.k.hugetlb_fault_mutexes[3].count = -1
+
+
+@breaks("at-rest")
+def a_scanner_keeps_its_lock(s: Scene) -> None:
+    s.k.khugepaged.mm_lock.locked = True
 
 
 # ---------------------------------------------------------------- counters
@@ -449,4 +475,28 @@ def test_a_page_that_is_written_out_under_a_writer_is_seen(scene: Scene) -> None
         lock_page(k, page)
         with pytest.raises(FlushViolation, match="is written out, and for writing CPU 0"):
             set_page_writeback(k, page)
+        unlock_page(k, page)
+
+
+def test_an_unmapped_page_whose_flush_nobody_can_tell_of_is_seen(scene: Scene) -> None:
+    """I26: mprotect() and munmap() rely on mm->tlb_flush_batched."""
+    watch = FlushWatch(scene.k)
+    scene.machine.trace(watch)
+    scene.child.write(scene.anon, b"x")
+    page, vma = scene.page(scene.child, scene.anon), scene.vma(scene.child, scene.anon)
+    scene.machine.page_referenced([page])
+    scene.child.read(scene.anon, 1)
+    with scene.machine.kthread("reclaim") as k:
+        lock_page(k, page)
+        flags = bits.TTU_BATCH_FLUSH | bits.TTU_IGNORE_ACCESS
+        assert add_to_swap(k, page)
+        assert try_to_unmap(k, page, flags)
+        assert vma.vm_mm.tlb_flush_batched
+        told = ("try_to_unmap_one", (page, vma, scene.anon, True))
+        watch(*told)
+        vma.vm_mm.tlb_flush_batched = False
+        with pytest.raises(FlushViolation, match="nobody can tell that a flush is owed"):
+            watch(*told)
+        try_to_unmap_flush(k)
+        watch(*told)
         unlock_page(k, page)

@@ -41,6 +41,13 @@ from rmap.mm.bits import (
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.mm_types import IntervalNode, IntervalRoot, Kernel, Vma
 from rmap.mm.page import page_private
+from rmap.sync.locks import RwSem, SpinLock
+
+#: Locks of which a machine has one, by their names in `Kernel`.
+KERNEL_LOCKS = (
+    "lru_lock", "swap_lock", "mmlist_lock", "private_lock", "tasklist_lock", "split_queue_lock",
+    "hugetlb_lock",
+)  # fmt: skip
 
 #: Of a list of pages, so many are told.
 TOLD = 4
@@ -170,7 +177,7 @@ def _unreachable(facts: Recount, vma: Vma, word: int) -> str:
     return ""
 
 
-@invariant("walks", "a walk of the reverse map finds every entry that maps a page (I13, I14)")
+@invariant("walks", "a walk finds every entry that maps a page, each VMA once (I13, I14, I27)")
 def walks(facts: Recount) -> Iterator[str]:
     """Both directions of the mapping, by the kernel's own search of the trees."""
     held = facts.held
@@ -182,9 +189,12 @@ def walks(facts: Recount) -> Iterator[str]:
         if root is not None:
             first = int(facts.pgoff[head])
             last = first + int(facts.sizes[head]) - 1
-            met[head] = {numbers.get(id(vma), -1) for vma in _vmas_over(root, first, last)}
+            visited = [numbers.get(id(vma), -1) for vma in _vmas_over(root, first, last)]
+            met[head] = set(visited)
             if -1 in met[head]:
                 yield f"a walk of page {head:#x} comes to a VMA that is no mm's"
+            if len(visited) != len(met[head]):
+                yield f"a walk of page {head:#x} comes to a VMA twice"
     into = (facts.pgoff[facts.held_pages] - facts.held_pgoff).astype(np.int64).tolist()
     rows = zip(facts.held_pages.tolist(), heads.tolist(), held.vma.tolist(), into, strict=True)
     for row, (page, head, number, off) in enumerate(rows):
@@ -338,7 +348,7 @@ def _free_blocks(k: Kernel, stacked: I64) -> Iterator[str]:
         yield f"blocks {k.free_blocks} are listed as free, those marked are {listed}"
 
 
-@invariant("at-rest", "no lock is held and no page isolated between operations")
+@invariant("at-rest", "no lock is held and no page isolated between operations (I28)")
 def at_rest(facts: Recount) -> Iterator[str]:
     """Every lock of every object; PG_locked; the page-table locks."""
     k = facts.kernel
@@ -346,21 +356,38 @@ def at_rest(facts: Recount) -> Iterator[str]:
         yield f"page {page:#x} is locked or isolated"
     for row in np.flatnonzero(np.asarray(k.pt_locked)).tolist():
         yield f"page table {row} is locked"
+    for name, lock in _locks(facts):
+        if lock.count if isinstance(lock, RwSem) else lock.locked:
+            yield f"{name} is held"
+
+
+def _locks(facts: Recount) -> Iterator[tuple[str, RwSem | SpinLock]]:
+    """Every lock that is an object, and what to call it."""
+    k = facts.kernel
     for mm in facts.mms:
-        if mm.mmap_sem.count or mm.page_table_lock.locked:
-            yield f"mm {mm.ident} is locked"
+        yield f"mmap_sem of mm {mm.ident}", mm.mmap_sem
+        yield f"page_table_lock of mm {mm.ident}", mm.page_table_lock
     for mapping in facts.mappings:
-        if mapping.i_mmap_rwsem.count or mapping.i_pages_lock.locked:
-            yield f"{mapping.name} is locked"
+        yield f"i_rwsem of {mapping.name}", mapping.i_rwsem
+        yield f"i_mmap_rwsem of {mapping.name}", mapping.i_mmap_rwsem
+        yield f"i_pages_lock of {mapping.name}", mapping.i_pages_lock
+        if mapping.resv_map is not None:
+            yield f"the lock of what {mapping.name} has reserved", mapping.resv_map.lock
+    for vma in facts.vmas:
+        if vma.resv_map is not None:
+            yield f"the lock of what {name_vma(vma)} has reserved", vma.resv_map.lock
     for av in k.anon_vmas:
-        if av is not None and av.rwsem.count:
-            yield f"anon_vma {av.handle} is locked"
-    for name in ("lru_lock", "swap_lock", "mmlist_lock", "private_lock"):
-        if getattr(k, name).locked:
-            yield f"{name} is locked"
+        if av is not None:
+            yield f"rwsem of anon_vma {av.handle}", av.rwsem
     for area in k.swap_areas:
-        if area.lock.locked:
-            yield f"swap area {area.type} is locked"
+        yield f"the lock of swap area {area.type}", area.lock
     for memcg in k.memcgs:
-        if memcg.move_lock.locked:
-            yield f"the move_lock of cgroup {memcg.name} is held"
+        yield f"move_lock of cgroup {memcg.name}", memcg.move_lock
+    for name in KERNEL_LOCKS:
+        yield name, getattr(k, name)
+    for number, mutex in enumerate(k.hugetlb_fault_mutexes):
+        yield f"hugetlb_fault_mutex {number}", mutex
+    yield "khugepaged_mm_lock", k.khugepaged.mm_lock
+    if k.ksm is not None:
+        yield "ksm_thread_mutex", k.ksm.thread_mutex
+        yield "ksm_mmlist_lock", k.ksm.mmlist_lock

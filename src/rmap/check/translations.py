@@ -2,8 +2,9 @@
 """TLBs: what a CPU may still use is what the page tables still grant (I25, I26).
 
 At rest, that is the invariant ``tlb``. In the middle of an operation more is owed: a page must be
-out of every TLB when it is freed, and nobody may be able to write to one that is being written out.
-`FlushWatch` looks at these moments.
+out of every TLB when it is freed, nobody may be able to write to one that is being written out,
+and whoever finds an entry empty has to be able to see that its flush is owed. `FlushWatch` looks at
+these moments.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rmap.mm.bits import (
 )
 from rmap.mm.mm_types import Kernel, Mm
 from rmap.mm.pgtable import pte_present
-from rmap.mm.tlb import tlb_entries
+from rmap.mm.tlb import tlb_entries, tlb_lookup
 
 
 @invariant("tlb", "what a CPU remembers of page tables, they still grant (I25, I26)")
@@ -70,7 +71,7 @@ class FlushViolation(AssertionError):
 
 
 class FlushWatch:
-    """A tracer (`Machine.trace`) that looks into all TLBs when a page is freed or written out.
+    """A tracer (`Machine.trace`) that looks into TLBs when a page is freed, written or unmapped.
 
     Raises `FlushViolation` in the middle of the operation that does it too early. Whatever else is
     traced is handed on to `then`.
@@ -88,8 +89,24 @@ class FlushWatch:
             self.look(args[0], _PAGE_PRESENT, "is freed, and")
         elif name == "set_page_writeback":
             self.look(args[0], _PAGE_RW, "is written out, and for writing")
+        elif name == "try_to_unmap_one":
+            self.look_at_batch(args[1].vm_mm, args[2])
         if self.then is not None:
             self.then(name, args)
+
+    def look_at_batch(self, mm: Mm, address: int) -> None:
+        """Raise `FlushViolation` if an entry was emptied, not flushed, and its mm does not say so.
+
+        I26: mprotect() and munmap() flush only what ``mm->tlb_flush_batched`` tells them of.
+        """
+        if mm.tlb_flush_batched or translation(self.kernel, mm, address) & _PAGE_PRESENT:
+            return
+        for tlb in self.kernel.tlbs:
+            if tlb.loaded_mm is mm and tlb_lookup(self.kernel, tlb.cpu, mm, address):
+                raise FlushViolation(
+                    f"CPU {tlb.cpu} may use {address:#x} of mm {mm.ident} ({mm.comm}), which was "
+                    "unmapped, and nobody can tell that a flush is owed"
+                )
 
     def look(self, page: int, bit: int, what: str) -> None:
         """Raise `FlushViolation` if some CPU remembers the page with a bit set."""
