@@ -23,7 +23,7 @@ def f(request: pytest.FixtureRequest) -> Merging:
     return Merging(base=request.param)
 
 
-def test_equal_pages_of_two_processes_become_one() -> None:
+def test_8_18_equal_pages_of_two_processes_become_one() -> None:
     """Trace 8.18: X of P and Y of Q become K; Q forks D; a walk; a write in D."""
     f = Merging()
     q = f.offer(b"same", name="Q")

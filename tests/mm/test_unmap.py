@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from handmade import (
     touch,
     world,
 )
+from interruptions import interrupted
 from kernels import RW, Failing
 from unmapping import (
     check_mlocked,
@@ -43,6 +45,7 @@ from rmap.mm.bits import (
     _PAGE_SWP_EXCLUSIVE,
     _PAGE_UNUSED,
     GUP_PIN_COUNTING_BIAS,
+    HPAGE_PMD_NR,
     MM_SWAPENTS,
     NR_ANON_MAPPED,
     NR_FILE_MAPPED,
@@ -87,6 +90,7 @@ from rmap.mm.unmap import (
     try_to_unmap_one,
     try_to_unmap_range,
 )
+from rmap.sync.bits import OP_ACQUIRE, RANK_MMLIST
 from rmap.sync.core import LockViolation
 
 
@@ -165,6 +169,18 @@ def test_an_mm_is_listed_once_for_swapoff(k: Kernel) -> None:
         assert unmap(k, page)
     assert k.mmlist == [vma.vm_mm]
     assert vma.vm_mm.hiwater_rss == 1
+
+
+def test_another_cpu_lists_the_mm_between_the_two_looks(k: Kernel) -> None:
+    """Two CPUs unmap pages of one mm, each under the lock of another page table."""
+    vma = process(k, 2 * HPAGE_PMD_NR)
+    page, other = (touch(k, vma, number, CLEAN) for number in (0, HPAGE_PMD_NR + 1))
+    in_swap_cache(k, page)
+    in_swap_cache(k, other)
+    with interrupted(((OP_ACQUIRE, RANK_MMLIST), partial(unmap, k, other))):
+        assert unmap(k, page)
+    assert (page_mapcount(k, page), page_mapcount(k, other)) == (0, 0)
+    assert k.mmlist == [vma.vm_mm]
 
 
 def test_a_mapping_that_was_used_keeps_the_page_and_ends_the_attempt(k: Kernel) -> None:

@@ -3,6 +3,13 @@
 
 Each was worked out by hand from the kernel's source (v4.18). `map` is page_mapcount, `ref` is
 _refcount with no batches pending; an anon_vma is told as its degree and its references.
+
+Two stories are with the tests of what they are about, and of one a part:
+
+* 8.11, migration of the page of 8.2: ``tests/mm/test_migrate_pages.py``, ``test_8_11_*``
+* 8.16, where mremap needs the rmap locks: ``tests/mm/test_mremap.py``,
+  ``test_locks_are_needed_if_the_copy_comes_first_in_the_walk``
+* 8.18, KSM: ``tests/mm/test_ksm_merge.py``, ``test_8_18_equal_pages_of_two_processes_become_one``
 """
 
 from __future__ import annotations
@@ -16,9 +23,26 @@ from rmap.mm import bits
 from rmap.mm.interval_tree import interval_tree_iter_first, interval_tree_iter_next
 from rmap.mm.lru import isolate_lru_page, putback_lru_page
 from rmap.mm.mm_types import AnonVma, Kernel, Vma
-from rmap.mm.page import lock_page, page_mapcount, unlock_page
+from rmap.mm.page import (
+    PageDoubleMap,
+    compound_mapcount,
+    lock_page,
+    page_mapcount,
+    total_mapcount,
+    unlock_page,
+)
 from rmap.mm.page_mkclean import page_mkclean
-from rmap.mm.pgtable import pte_dirty, pte_lookup, pte_none, pte_pfn, pte_write, pte_young
+from rmap.mm.pgtable import (
+    is_migration_entry,
+    is_swap_pte,
+    pte_dirty,
+    pte_lookup,
+    pte_none,
+    pte_pfn,
+    pte_to_swp_entry,
+    pte_write,
+    pte_young,
+)
 from rmap.mm.rmap_walk import RmapWalkControl, rmap_walk
 from rmap.mm.swap import add_to_swap, swap_writepage
 from rmap.mm.tlb import try_to_unmap_flush
@@ -27,13 +51,14 @@ from rmap.mm.vma import is_vma_temporary_stack
 from rmap.model import Machine, Process
 
 PAGE = 4096
+HUGE = bits.HPAGE_PMD_NR
 
 
 class Story:
     """A machine and what is told of it. Statistics are told as changes since the beginning."""
 
-    def __init__(self) -> None:
-        self.machine = Machine(ram=512, cpus=2, swap=64)
+    def __init__(self, ram: int = 512) -> None:
+        self.machine = Machine(ram=ram, cpus=2, swap=64)
         self.k = self.machine.kernel
         self.p = self.machine.spawn("P")
         self.before = list(self.k.vm_stat)
@@ -211,13 +236,23 @@ def test_8_6_the_child_exits_first(s: Story) -> None:
 
 def test_8_7_mprotect_in_the_middle(s: Story) -> None:
     a, x, r = first_write(s)
+    degree: list[int] = []
+
+    def look(name: str, args: tuple[Any, ...]) -> None:
+        if name in ("anon_vma_clone", "unlink_anon_vmas"):
+            degree.append(int(r.degree))
+
+    s.machine.trace(look)
     s.p.mprotect(a + PAGE, PAGE, "r")
+    assert degree == [3, 4]  # as each of the two splits has copied the chain
     parts = [vma(s.p, a), vma(s.p, a + PAGE), vma(s.p, a + 2 * PAGE)]
     assert degrees(r) == (4, 1)
     assert tree(r) == parts
     assert [one.vm_pgoff - parts[0].vm_pgoff for one in parts] == [0, 1, 2]
     assert [m.vma for m in s.machine.who_maps(x)] == [parts[0]]
+    degree.clear()
     s.p.mprotect(a + PAGE, PAGE, "rw")
+    assert degree == [4, 3]  # as each of the two VMAs that go is about to leave
     assert degrees(r) == (2, 1)
     assert tree(r) == [vma(s.p, a)]
 
@@ -267,7 +302,23 @@ def test_8_9_swap_out_of_a_shared_page(s: Story) -> None:
     with s.machine.kthread("reclaim"):
         swap_out(s, x)
         slot = s.slot(x)
+        between: list[tuple[object, ...]] = []
+
+        def look(name: str, args: tuple[Any, ...]) -> None:
+            if name == "try_to_unmap_one":
+                rss = [
+                    (int(p.mm.rss_stat[bits.MM_ANONPAGES]), int(p.mm.rss_stat[bits.MM_SWAPENTS]))
+                    for p in (s.p, c)
+                ]
+                between.append((s.byte(slot), s.counts(x), *rss))
+
+        s.machine.trace(look)
         assert try_to_unmap(s.k, x, bits.TTU_BATCH_FLUSH)
+        s.machine.trace(None)
+        assert between == [
+            (0x41, (1, 3), (0, 1), (1, 0)),  # the parent's VMA comes first
+            (0x42, (0, 2), (0, 1), (0, 1)),
+        ]
         assert s.byte(slot) == 0x42
         assert s.counts(x) == (0, 2)
         assert (anon_pages(s.p), anon_pages(c)) == (0, 0)
@@ -427,6 +478,100 @@ def test_8_15_a_write_after_madv_free_brings_the_page_back(s: Story) -> None:
     assert s.k.pg_flags[x] & bits.PG_swapbacked
     assert s.k.pg_flags[x] & bits.PG_dirty
     assert s.p.read(a, 1) == b"y"
+
+
+def test_8_15_a_page_that_is_still_shared_can_be_freed_lazily(s: Story) -> None:
+    """Who called may read zeroes by then; the other one's entry is dirty, and keeps the page."""
+    a, x, _r, c, _av = after_fork(s)
+    assert s.counts(x)[0] == 2
+    assert not s.k.pg_flags[x] & bits.PG_dirty
+    s.p.madvise(a, PAGE, "free")
+    assert not s.k.pg_flags[x] & bits.PG_swapbacked
+    assert not pte_dirty(s.p.pte(a))
+    assert pte_dirty(c.pte(a))
+    with s.machine.kthread("reclaim"):
+        assert isolate_lru_page(s.k, x) == 0
+        lock_page(s.k, x)
+        assert not try_to_unmap(s.k, x, bits.TTU_IGNORE_ACCESS)
+        unlock_page(s.k, x)
+        putback_lru_page(s.k, x)
+    assert s.k.pg_flags[x] & bits.PG_swapbacked
+    assert s.k.pg_flags[x] & bits.PG_dirty
+    assert pte_none(s.p.pte(a))
+    assert (s.counts(x)[0], anon_pages(s.p), anon_pages(c)) == (1, 0, 1)
+    assert (s.p.read(a, 1), c.read(a, 1)) == (b"\0", b"x")
+
+
+# ---------------------------------------------------------------- huge pages
+
+
+def huge_stats(s: Story) -> tuple[int, int]:
+    """NR_ANON_THPS and NR_ANON_MAPPED."""
+    return s.stat(bits.NR_ANON_THPS), s.stat(bits.NR_ANON_MAPPED)
+
+
+def of_parts(s: Story, head: int) -> set[int]:
+    """_mapcount of the parts of a huge page, as it is stored."""
+    return {int(s.k.pg_mapcount[head + i]) for i in range(HUGE)}
+
+
+def test_8_12_the_life_of_a_huge_page() -> None:
+    s = Story(ram=4 * HUGE)
+    s.machine.thp.enabled = "always"
+    a = s.p.mmap(HUGE * PAGE, addr=1 << 30)
+    s.p.write(a, b"x")
+    head = page_of(s.p, a)
+    assert (compound_mapcount(s.k, head), of_parts(s, head)) == (1, {-1})
+    assert s.counts(head) == (1, 1)
+    assert anon_pages(s.p) == HUGE
+    assert huge_stats(s) == (1, HUGE)
+    c = s.p.fork("C")
+    assert (compound_mapcount(s.k, head), s.counts(head)[1]) == (2, 2)
+    assert anon_pages(c) == HUGE
+    # C splits its PMD: 512 entries, each with a reference, instead of one.
+    c.mprotect(a, PAGE, "r")
+    assert s.counts(head)[1] == 1 + HUGE
+    assert (compound_mapcount(s.k, head), of_parts(s, head)) == (1, {1})
+    assert PageDoubleMap(s.k, head)
+    assert (page_mapcount(s.k, head + 7), total_mapcount(s.k, head)) == (2, 1 + HUGE)
+    assert huge_stats(s) == (1, HUGE)
+    s.p.exit()
+    assert (compound_mapcount(s.k, head), of_parts(s, head)) == (0, {0})
+    assert not PageDoubleMap(s.k, head)
+    assert huge_stats(s) == (0, HUGE)
+    assert len(s.k.deferred_split_queue) == 0
+    assert (s.counts(head)[1], total_mapcount(s.k, head)) == (HUGE, HUGE)
+    c.munmap(a + 40 * PAGE, PAGE)
+    assert s.k.pg_mapcount[head + 40] == -1
+    assert huge_stats(s) == (0, HUGE - 1)
+    assert list(s.k.deferred_split_queue) == [head]
+    assert s.counts(head)[1] == HUGE - 1
+    split_with_a_pin(s, c, a, head)
+
+
+def split_with_a_pin(s: Story, c: Process, a: int, head: int) -> None:
+    """The end of 8.12: the caller's reference is the only one that is no mapping."""
+    frozen: list[tuple[object, ...]] = []
+
+    def look(name: str, args: tuple[Any, ...]) -> None:
+        if name == "try_to_unmap" and args[1] & bits.TTU_SPLIT_FREEZE:
+            ptes = [int(c.pte(a + i * PAGE)) for i in range(HUGE)]
+            waiting = [
+                is_swap_pte(pte) and is_migration_entry(pte_to_swp_entry(pte)) for pte in ptes
+            ]
+            frozen.append((sum(waiting), s.stat(bits.NR_ANON_MAPPED), s.counts(head)[1]))
+            frozen.append((total_mapcount(s.k, head), anon_pages(c)))
+
+    s.machine.trace(look)
+    assert s.machine.split_huge_page(head)
+    s.machine.trace(None)
+    assert frozen == [(HUGE - 1, 0, 1), (0, HUGE - 1)]
+    assert huge_stats(s) == (0, HUGE - 1)
+    assert s.counts(head) == s.counts(head + 511) == (1, 1)
+    assert s.k.pg_refcount[head + 40] == 0
+    assert anon_pages(c) == HUGE - 1
+    assert len(s.k.deferred_split_queue) == 0
+    assert s.machine.check() == []
 
 
 # ---------------------------------------------------------------- mremap, exec
