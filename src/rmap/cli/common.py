@@ -107,6 +107,13 @@ def say(text: str, *, flush: bool = False) -> None:
             sys.stdout.flush()
 
 
+def output(data: bytes) -> None:
+    """Write bytes to standard output as they are. Raises as `emit` does."""
+    with _to_the_reader():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+
 def complain(who: str, message: str) -> None:
     """Say on one line of standard error what is wrong; ``who`` is the command."""
     from rmap.text import printable

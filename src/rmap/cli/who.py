@@ -25,6 +25,8 @@ from rmap.cli.common import (
     open_image,
 )
 from rmap.cli.output import Column, Document, Format, Records, Unit
+from rmap.cli.texts import Offsets, Radix, Texts, look_for_texts, print_texts
+from rmap.errors import TargetError
 
 if TYPE_CHECKING:
     from rmap.query.targets import Target
@@ -41,6 +43,12 @@ Examples:
   rmap who phys:0x12f4c6080                what a memory-error report prints
   rmap who pfn:0x12f4c6+16 --format json   16 page frames, for a program
   rmap who - < targets.txt                 a list, one target a line, read in one pass
+  rmap who --dump vmcore 812:0x7f31c0a00000
+  strings -t x memory.raw | rmap who --dump vmcore -
+  strings -t x vmcore | rmap who --dump vmcore --offsets dump -
+
+Lines of strings(1) are told from targets by their offsets, which stand at the right of seven
+columns or more. What is at each offset is put between it and the text, with tabs around it.
 
 Numbers are decimal, or hexadecimal with 0x. A target without an answer is told on standard
 error; the others have theirs, and the exit status is that of the error."""
@@ -51,13 +59,31 @@ def command(
         list[str],
         typer.Argument(
             metavar="TARGET",
-            help="PID[:ADDR[+LEN]], FILE[@OFFSET+LEN], pfn:N[+M], phys:ADDR[+LEN], - for a list.",
+            help="PID[:ADDR[+LEN]], FILE[@OFFSET+LEN], pfn:N[+M], phys:ADDR[+LEN]; - for a list, "
+            "or the output of strings -t d or -t x, on standard input.",
         ),
     ],
     image: ImageOption = None,
     dump: DumpOption = None,
     debug: DebugOption = None,
     freeze: FreezeOption = False,
+    strings: Annotated[
+        Radix | None,
+        typer.Option(
+            "--strings",
+            metavar="d|x|o",
+            help="Standard input is what strings -t prints, with offsets of this radix.",
+        ),
+    ] = None,
+    offsets: Annotated[
+        Offsets,
+        typer.Option(
+            "--offsets",
+            metavar="physical|dump",
+            help="Offsets of strings are physical addresses, as in a raw image of memory, or are "
+            "of the dump, an ELF file.",
+        ),
+    ] = Offsets.PHYSICAL,
     format: FormatOption = Format.TABLE,
     raw: RawOption = False,
     quiet: QuietOption = False,
@@ -66,7 +92,13 @@ def command(
     from rmap.query.targets import FileTarget, ProcessTarget
     from rmap.query.who import who
 
-    wanted = list(_parse(targets))
+    texts, given = _standard_input(targets, strings)
+    if texts is not None:
+        if freeze:
+            raise TargetError("--freeze: texts name no process; drop it")
+        read = open_image(image, dump=dump, debug=debug, quiet=quiet)
+        return print_texts(read, texts, format=format, offsets=offsets, dump=dump, quiet=quiet)
+    wanted = list(_parse(targets, given))
     named = [target.pid for target in wanted if isinstance(target, ProcessTarget)]
     of_processes = all(isinstance(target, ProcessTarget | FileTarget) for target in wanted)
     read = open_image(
@@ -85,8 +117,28 @@ def command(
     return max((problem.error.exit_status for problem in answer.problems), default=0)
 
 
-def _parse(texts: Sequence[str]) -> Iterator[Target]:
-    """Parse the targets; ``-`` stands for those on standard input.
+def _standard_input(targets: Sequence[str], radix: Radix | None) -> tuple[Texts | None, bytes]:
+    """Return texts if standard input has them, else what it has, if a target asks for it.
+
+    Raises
+    ------
+    TargetError
+        If other targets stand beside texts.
+    """
+    if "-" not in targets:
+        if radix is not None:
+            raise TargetError("--strings: texts come from standard input; write - for it")
+        return None, b""
+    found = look_for_texts(sys.stdin.buffer, radix)
+    if isinstance(found, bytes):
+        return None, found
+    if len(targets) > 1:
+        raise TargetError("standard input has texts of strings(1); ask for other targets apart")
+    return found, b""
+
+
+def _parse(texts: Sequence[str], given: bytes) -> Iterator[Target]:
+    """Parse the targets; ``-`` stands for those ``given`` on standard input.
 
     Raises
     ------
@@ -98,8 +150,8 @@ def _parse(texts: Sequence[str]) -> Iterator[Target]:
     for text in texts:
         if text == "-":
             # Paths are bytes: what is not UTF-8 is kept as it is, as in arguments.
-            lines = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").split("\n")
-            yield from parse_targets(lines)
+            yield from parse_targets(given.decode("utf-8", "surrogateescape").split("\n"))
+            given = b""
         else:
             yield parse_target(text)
 

@@ -164,7 +164,7 @@ PAGES = _table(
 
 FILES = _table(
     "files",
-    "One row a file (inode) that some VMA maps.",
+    "One row a file (inode) that some VMA maps; of a dump, also those in the page cache.",
     "",
     _C("file", "int32", "id"),
     _C("device", "uint64", "major << 20 | minor"),

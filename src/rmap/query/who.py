@@ -336,7 +336,7 @@ def _mappings(image: MemoryImage, first: Elements) -> tuple[I64, MappingLists]:
     numbers[frames] = 1 + of_frames
     numbers[swapped] = 1 + len(pfns) + of_swapped
     numbers[alone] = 1 + len(pfns) + len(entries) + np.arange(len(alone))
-    owner, pte = _frame_entries(image, pfns)
+    owner, pte = frame_entries(image, pfns)
     swap = image.reverse_swap.mappings(entries)
     ptes = image.ptes
     into = (pfns[owner] - ptes["pfn"][pte]) * np.uint64(image.page_size)
@@ -351,7 +351,7 @@ def _mappings(image: MemoryImage, first: Elements) -> tuple[I64, MappingLists]:
     )
 
 
-def _frame_entries(image: MemoryImage, pfns: U64) -> tuple[I64, I64]:
+def frame_entries(image: MemoryImage, pfns: U64) -> tuple[I64, I64]:
     """Return (number of the page, pte row) of all entries that map some pages, in that order."""
     counted, special = image.reverse.mappings(pfns), image.reverse_special.mappings(pfns)
     owner = np.repeat(np.arange(len(pfns)), counted.counts)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rmap.image.flags import Kpf
 from rmap.source.dump.anon import rows_of
+from rmap.source.dump.dentries import inode_paths
 from rmap.source.dump.pages import Pages
 from rmap.source.dump.rbtree import Forest, rb_columns, read_forest
 from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records
@@ -26,7 +28,7 @@ _MAPPING: dict[str, str | tuple[str, ...]] = {
 }  # fmt: skip
 _INODE: dict[str, str | tuple[str, ...]] = {
     "sb": "i_sb", "ino": "i_ino", "mapping": "i_mapping", "nlink": ("i_nlink", "__i_nlink"),
-    "size": "i_size",
+    "size": "i_size", "dentries": "i_dentry.first",
 }  # fmt: skip
 _FILE: dict[str, str | tuple[str, ...]] = {
     "mapping": "f_mapping", "inode": "f_inode", "dentry": ("f_path.dentry", "__f_path.dentry"),
@@ -52,7 +54,7 @@ class Files:
 
 
 def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
-    """Read the files that some VMA maps or some mapped page belongs to."""
+    """Read the files that some VMA maps or some page of the page cache belongs to."""
     damage: list[tuple[str, int, str]] = []
     file_layout = Layout(program, "struct file", _FILE).require("mapping")
     named = spaces.vmas["file"]
@@ -60,16 +62,23 @@ def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
     damage += [("file", int(at), "is not in the dump") for at in files.address[~files.present]]
     of_vma = rows_of(files.address, named)
     wanted = np.where(of_vma >= 0, files["mapping"][of_vma], np.uint64(0)) if len(files) else named
-    mapped = (pages.mapcount > 0) & (pages.mapping & np.uint64(3) == 0) & (pages.mapping != 0)
-    addresses = np.unique(np.concatenate([wanted, pages.mapping[mapped]]))
+    of_file = (pages.mapping & np.uint64(3) == 0) & (pages.mapping != 0)
+    mapped = of_file & (pages.mapcount > 0)
+    cached = of_file & ~mapped & (pages.kpf & np.uint64(Kpf.LRU) != 0)
     layout = Layout(program, "struct address_space", _MAPPING).require("host", "top")
-    mappings = read_records(layout, addresses[addresses != 0])
+    addresses = np.unique(np.concatenate([wanted, pages.mapping[mapped]]))
+    mappings = _with_cached(
+        program, read_records(layout, addresses[addresses != 0]),
+        np.unique(pages.mapping[cached]), layout,
+    )  # fmt: skip
     damage += [
         ("address_space", int(at), "is not in the dump")
         for at in mappings.address[~mappings.present]
     ]
-    device, inode, deleted = _inodes(program, mappings)
-    path = _paths(program, files, mappings)
+    inodes = read_records(Layout(program, "struct inode", _INODE).require("sb", "ino"),
+                          mappings["host"])  # fmt: skip
+    device, inode, deleted = _identities(program, mappings, inodes)
+    path = _paths(program, files, mappings, inodes)
     vma = Layout(program, "struct vm_area_struct", VMA | rb_columns("shared.rb"))
     offset = member_offset(program, "struct vm_area_struct", "shared.rb")
     assert offset is not None
@@ -83,10 +92,27 @@ def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
     return Files(mappings, rows, device, inode, deleted, path, forest, tuple(damage))
 
 
-def _inodes(program: Program, mappings: Records) -> tuple[U64, U64, npt.NDArray[np.bool_]]:
+def _with_cached(program: Program, mappings: Records, cached: U64, layout: Layout) -> Records:
+    """Add files that are in the page cache only: those whose inode says that it is theirs.
+
+    Nobody maps their pages, so what is not in the dump of them is nothing to complain of.
+    """
+    more = read_records(layout, np.setdiff1d(cached, mappings.address))
+    inodes = read_records(Layout(program, "struct inode", _INODE), more["host"])
+    keep = more.present & inodes.present & (inodes["mapping"] == more.address)
+    address = np.concatenate([mappings.address, more.address[keep]])
+    order = np.argsort(address)
+    return Records(
+        address[order],
+        np.concatenate([mappings.values, more.values[keep]])[order],
+        np.concatenate([mappings.present, more.present[keep]])[order],
+    )
+
+
+def _identities(
+    program: Program, mappings: Records, inodes: Records
+) -> tuple[U64, U64, npt.NDArray[np.bool_]]:
     """Device, number, and whether it has no name any more, of the hosts."""
-    inodes = read_records(Layout(program, "struct inode", _INODE).require("sb", "ino"),
-                          mappings["host"])  # fmt: skip
     blocks = read_records(Layout(program, "struct super_block", {"dev": "s_dev"}), inodes["sb"])
     there = mappings.present & inodes.present
     device = np.where(there & blocks.present, blocks["dev"], 0).astype("u8")
@@ -94,16 +120,18 @@ def _inodes(program: Program, mappings: Records) -> tuple[U64, U64, npt.NDArray[
     return device, number, np.asarray(there & (inodes["nlink"] == 0))
 
 
-def _paths(program: Program, files: Records, mappings: Records) -> list[str]:
+def _paths(program: Program, files: Records, mappings: Records, inodes: Records) -> list[str]:
     """A path of each file: as it was opened, or any that its inode has."""
     names: dict[int, str] = {}
     for row in np.flatnonzero(files.present).tolist():
         mapping = int(files["mapping"][row])
         if mapping not in names:
             names[mapping] = _path_of_file(program, int(files.address[row]))
+    unopened = np.array([not names.get(at) for at in mappings.address.tolist()], bool)
+    first = np.where(unopened & inodes.present, inodes["dentries"], np.uint64(0))
+    others = inode_paths(program, first)
     return [
-        names.get(at) or _path_of_inode(program, int(host))
-        for at, host in zip(mappings.address.tolist(), mappings["host"].tolist(), strict=True)
+        names.get(at) or other for at, other in zip(mappings.address.tolist(), others, strict=True)
     ]
 
 
@@ -116,16 +144,3 @@ def _path_of_file(program: Program, address: int) -> str:
         return str(d_path(file.f_path).decode("utf-8", "backslashreplace"))
     except (FaultError, LookupError, AttributeError, ValueError):
         return ""
-
-
-def _path_of_inode(program: Program, address: int) -> str:
-    from drgn import FaultError, Object
-    from drgn.helpers.linux.fs import inode_path
-
-    if not address:
-        return ""
-    try:
-        found = inode_path(Object(program, "struct inode *", address))
-    except (FaultError, LookupError, AttributeError, ValueError):
-        return ""
-    return "" if found is None else str(found.decode("utf-8", "backslashreplace"))
