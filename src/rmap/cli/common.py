@@ -216,18 +216,49 @@ def open_image(
     if path is not None:
         from rmap.image import read_image
 
-        return read_image(path)
+        return _complete(read_image(path), quiet=quiet)
     if dump is not None:
         from rmap.source.dump import dump_image
 
         with _progress(quiet) as progress:
-            return dump_image(dump, debug or (), progress)
+            read = dump_image(dump, debug or (), progress)
+        return _complete(read, quiet=quiet)
     if freeze is not None and not freeze:
         raise TargetError("--freeze: no process is named; give the PIDs to stop")
     from rmap.source.proc import snapshot
 
     with _progress(quiet) as progress:
         return snapshot(pids, freeze=tuple(freeze or ()), ram=ram, progress=progress)
+
+
+_MISSING = {
+    "missing_pages": "descriptors of pages",
+    "missing_tables": "page tables",
+    "missing_objects": "other structures",
+}
+
+
+def missing(image: MemoryImage) -> dict[str, dict[str, int]]:
+    """Return what a dump lacks, as a fact of an answer; nothing for what is no dump."""
+    machine = image.machine
+    counts = {name.partition("_")[2]: int(machine[name][0]) for name in _MISSING if name in machine}
+    return {"missing": counts} if counts else {}
+
+
+def _complete(image: MemoryImage, *, quiet: bool) -> MemoryImage:
+    """Return an image; what its dump lacked is said."""
+    for counts in missing(image).values():
+        parts = [
+            f"{counts[name.partition('_')[2]]} {what}"
+            for name, what in _MISSING.items()
+            if counts[name.partition("_")[2]]
+        ]
+        if parts:
+            remark(
+                f"rmap: not in the dump: {', '.join(parts)}; the answer lacks what they would say",
+                quiet=quiet,
+            )
+    return image
 
 
 @contextmanager

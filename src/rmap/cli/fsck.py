@@ -16,6 +16,7 @@ from rmap.cli.common import (
     QuietOption,
     RawOption,
     emit,
+    missing,
     open_image,
 )
 from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
@@ -58,17 +59,18 @@ def command(
     """Check every page's mappings against the kernel's count, and what else has to agree."""
     from rmap.query.fsck import fsck
 
-    answer = fsck(open_image(image, dump=dump, debug=debug, quiet=quiet), checks=check, limit=limit)
-    emit(document(answer), format, raw=raw)
+    read = open_image(image, dump=dump, debug=debug, quiet=quiet)
+    answer = fsck(read, checks=check, limit=limit)
+    emit(document(answer, missing(read)), format, raw=raw)
     return _FINDING if answer.total else 0
 
 
-def document(answer: FsckReport) -> Document:
+def document(answer: FsckReport, lacks: Mapping[str, Mapping[str, int]] | None = None) -> Document:
     """Lay out the results: tallies of every check, then what was found."""
     return Document(
         "rmap.fsck/1",
         [_tallies(answer), _findings(answer), _objects(answer), *_skipped(answer)],
-        {"findings_in_all": answer.total, "hidden": _hidden(answer)},
+        {"findings_in_all": answer.total, "hidden": _hidden(answer), **(lacks or {})},
         notes=[*_notes(answer), _conclusion(answer)],
     )
 

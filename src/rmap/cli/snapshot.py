@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from rmap.cli.common import (
     QuietOption,
     RawOption,
     emit,
+    missing,
     open_image,
     refuse_foreign,
 )
@@ -82,21 +83,22 @@ def document(image: MemoryImage, output: str) -> Document:
     """Say what was written: the file, the tables, the processes that were not read."""
     processes = image.processes
     statuses = processes["status"].tolist()
-    missing = [
+    unread = [
         (int(pid), comm, status)
         for pid, comm, status in zip(processes["pid"], processes["comm"], statuses, strict=True)
         if status in NOT_READ
     ]
     machine = image.machine.row(0)
-    facts = {
+    facts: dict[str, Any] = {
         "file": os.fspath(output),
         "bytes": _size(Path(output)),
         "seconds": round(machine["duration_ns"] / 1e9, 3),
         "scope": machine["scope"],
         "consistency": machine["consistency"],
         "processes_read": statuses.count("ok"),
-        "processes_not_read": len(missing),
+        "processes_not_read": len(unread),
         "pages_changed": int(image.pages["changed"].sum()),
+        **missing(image),
     }
     tables = [(name, len(table)) for name, table in image.tables.items() if len(table)]
     return Document(
@@ -112,8 +114,8 @@ def document(image: MemoryImage, output: str) -> Document:
                     Column("comm", "COMMAND"),
                     Column("status", "WHY"),
                 ),
-                missing,
-                title="Not read:" if missing else "Every process was read.",
+                unread,
+                title="Not read:" if unread else "Every process was read.",
             ),
         ],
         facts,
@@ -121,10 +123,9 @@ def document(image: MemoryImage, output: str) -> Document:
     )
 
 
-def _heading(facts: dict[str, int | float | str]) -> list[str]:
+def _heading(facts: dict[str, Any]) -> list[str]:
     from rmap.text import human_bytes
 
-    assert isinstance(facts["bytes"], int)
     return [
         f"Wrote {facts['file']}, {human_bytes(facts['bytes'])}: "
         f"{facts['processes_read']} processes read in {facts['seconds']:.2f} s, "

@@ -18,9 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
-from rmap.cli.common import output, remark, say
+from rmap.cli.common import missing, output, remark, say
 from rmap.cli.output import Format
 from rmap.errors import TargetError
 
@@ -167,6 +165,8 @@ def _parse(line: bytes, texts: Texts, number: int) -> Line:
 
 def _translation(offsets: Offsets, dump: Path | None) -> Callable[[Any], tuple[Any, Any]]:
     """From offsets to physical addresses, and whether each is one."""
+    import numpy as np
+
     if offsets is Offsets.PHYSICAL:
         return lambda values: (values, np.ones(len(values), bool))
     if dump is None:
@@ -192,20 +192,23 @@ class _Explainer:
         from rmap.query.spots import Spots
 
         self.spots = Spots(image)
-        self.size = np.uint64(image.page_size)
+        self.size = image.page_size
         self.to_physical = to_physical
 
     def all(self, batch: list[Line]) -> list[Place | None]:
         """Say of each line what its memory is."""
+        import numpy as np
+
         offsets = np.array([offset or 0 for offset, *_ in batch], "u8")
         physical, there = self.to_physical(offsets)
         there &= np.array([offset is not None for offset, *_ in batch], bool)
-        pages, numbers = np.unique(physical // self.size, return_inverse=True)
+        size = np.uint64(self.size)
+        pages, numbers = np.unique(physical // size, return_inverse=True)
         wanted = np.zeros(len(pages), bool)
         wanted[numbers[there]] = True
         spots = dict(zip(np.flatnonzero(wanted).tolist(), self.spots.explain(pages[wanted]),
                          strict=True))  # fmt: skip
-        into = (physical % self.size).tolist()
+        into = (physical % size).tolist()
         return [
             Place(at, inside, spots[number]) if is_there else None
             for at, inside, number, is_there in zip(
@@ -293,12 +296,15 @@ class _Json:
     """For programs: one object, whose list of lines is written as it is made."""
 
     def __init__(self, image: MemoryImage) -> None:
-        self.page_size = image.page_size
+        self.facts = {"page_size": image.page_size, **missing(image)}
         self.between = ""
 
     def begin(self) -> None:
         """What stands before the lines."""
-        say(f'{{\n "schema": "rmap.texts/1",\n "page_size": {self.page_size},\n "texts": [')
+        import json
+
+        facts = "".join(f'\n "{name}": {json.dumps(fact)},' for name, fact in self.facts.items())
+        say(f'{{\n "schema": "rmap.texts/1",{facts}\n "texts": [')
 
     def end(self) -> None:
         """What stands behind them."""

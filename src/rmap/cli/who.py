@@ -22,6 +22,7 @@ from rmap.cli.common import (
     complain,
     emit,
     identify,
+    missing,
     open_image,
 )
 from rmap.cli.output import Column, Document, Format, Records, Unit
@@ -223,7 +224,7 @@ def document(answer: WhoAnswer, format: Format) -> Document:
     return Document(
         "rmap.who/1",
         [Records("runs", columns, list(rows))],
-        {"page_size": answer.image.page_size, "problems": problems},
+        {"page_size": answer.image.page_size, "problems": problems, **missing(answer.image)},
         notes=[] if len(answer) else ["Nothing is mapped there."],
     )
 

@@ -77,6 +77,9 @@ MACHINE = _table(
     _C("scope", TEXT, "machine (every process, all RAM) or processes (only those asked for)"),
     _C("consistency", TEXT, "passes (read twice and compared), frozen (stopped), or exact"),
     _C("page_mapcount", "bool", "mapcounts are kept for every page, not averaged over a folio"),
+    _opt("missing_pages", "int64", "page frames whose descriptors are not in the dump"),
+    _opt("missing_tables", "int64", "page tables that are not in the dump"),
+    _opt("missing_objects", "int64", "other structures that are named and not in the dump"),
 )
 
 RAM = _table(

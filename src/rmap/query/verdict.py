@@ -14,7 +14,7 @@ changed         entries that map it changed while they were read
 agree           found and counted are equal
 unattributed    fewer found than counted, and somebody may have been overlooked: a process could
                 not be read (denied, vanished, or rmap itself, which maps libraries like others),
-                or only some processes were asked for
+                only some processes were asked for, or page tables are missing in a dump
 disagree        anything else: more found than counted, or fewer though everybody was read
 ==============  ==============================================================================
 
@@ -57,6 +57,8 @@ UNREAD_STATUSES = ("denied", "vanished", "self")
 def somebody_unread(image: MemoryImage) -> bool:
     """Whether mappings may exist that the image cannot have: then a lower count proves nothing."""
     if str(image.machine["scope"][0]) != "machine":
+        return True
+    if "missing_tables" in image.machine and int(image.machine["missing_tables"][0]):
         return True
     return bool(np.isin(image.processes["status"].astype(str), UNREAD_STATUSES).any())
 

@@ -16,11 +16,10 @@ from rmap.image.flags import Kpf, Pte
 from rmap.source import Progress, no_progress
 from rmap.source.dump.anon import AnonVmas, rows_of
 from rmap.source.dump.entries import decode
-from rmap.source.dump.facts import Facts
 from rmap.source.dump.files import Files
 from rmap.source.dump.pages import ANON, Pages
 from rmap.source.dump.program import open_dump
-from rmap.source.dump.reading import Reading, read
+from rmap.source.dump.reading import NOT_IN_DUMP, Reading, read
 from rmap.source.dump.structure import structure
 from rmap.source.proc.swaptypes import flags_of_types
 
@@ -51,7 +50,7 @@ def dump_image(
 def tables(reading: Reading, duration: int) -> MemoryImage:
     """Put what was read into tables."""
     made = {
-        "machine": Table.from_rows(TABLES["machine"], [_machine(reading.facts, duration)]),
+        "machine": Table.from_rows(TABLES["machine"], [_machine(reading, duration)]),
         "ram": _ram(reading.pages),
         "processes": _processes(reading),
         "mms": _mms(reading),
@@ -68,7 +67,8 @@ def tables(reading: Reading, duration: int) -> MemoryImage:
     return MemoryImage(made)
 
 
-def _machine(facts: Facts, duration: int) -> Columns:
+def _machine(reading: Reading, duration: int) -> Columns:
+    facts = reading.facts
     return {
         "kernel_release": facts.release,
         "architecture": "x86_64",
@@ -79,6 +79,9 @@ def _machine(facts: Facts, duration: int) -> Columns:
         "scope": "machine",
         "consistency": "exact",
         "page_mapcount": True,
+        "missing_pages": reading.pages.map.missing,
+        "missing_tables": reading.missing_tables,
+        "missing_objects": sum(what == NOT_IN_DUMP for _, _, what in reading.damage),
     }
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from drgn import Program
 
 Columns = dict[str, Any]
+#: What is wrong with a structure that is named by others and whose memory is not there.
+NOT_IN_DUMP = "is not in the dump"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Reading:
     swap: tuple[U64, npt.NDArray[np.int32], list[int]]
     names: list[str]
     missing_tables: int
+
+    @property
+    def damage(self) -> list[tuple[str, int, str]]:
+        """What could not be followed: object, address, what is wrong with it."""
+        return [
+            *self.spaces.damage, *self.anon.damage, *self.files.damage, *self.merged.damage,
+        ]  # fmt: skip
 
 
 def read(program: Program, progress: Progress) -> Reading:

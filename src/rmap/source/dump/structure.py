@@ -126,9 +126,7 @@ def _items(reading: Reading) -> Table:
 
 
 def _damage(reading: Reading) -> Table:
-    found = [
-        *reading.spaces.damage, *reading.anon.damage, *reading.files.damage, *reading.merged.damage,
-    ]  # fmt: skip
+    found = reading.damage
     return Table(
         TABLES["damage"],
         {
