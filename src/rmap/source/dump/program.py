@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmap.errors import ImageError, MissingFeatureError
 from rmap.source.dump.btf import Btf, BtfError, BtfTypes
+from rmap.source.dump.kallsyms import Kallsyms, SymbolError, vmcoreinfo_symbols
 from rmap.source.dump.kdumpfile import readable
 
 if TYPE_CHECKING:
@@ -152,19 +153,33 @@ def _reason(error: Exception) -> str:
 def _attach_symbols(program: Program, path: Path | None) -> None:
     """Let names be found by the kernel's symbol table, or by a file."""
     import drgn
-    from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 
     if path is None:
-        index = load_vmlinux_kallsyms(program)
+        finder = _own_symbols(program)
     else:
         known = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(known, dict) or not all(isinstance(at, int) for at in known.values()):
             raise ValueError(f"{path} is no JSON object of names and addresses")
         binding, kind = drgn.SymbolBinding.GLOBAL, drgn.SymbolKind.OBJECT
-        index = drgn.SymbolIndex(
+        finder = drgn.SymbolIndex(
             [drgn.Symbol(name, at, 8, binding, kind) for name, at in known.items()]
         )
-    program.register_symbol_finder("rmap", index, enable_index=_FIRST)
+    program.register_symbol_finder("rmap", finder, enable_index=_FIRST)
+
+
+def _own_symbols(program: Program) -> Any:
+    """The kernel's own table: that of the running kernel, or the one in its memory."""
+    import drgn
+    from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
+
+    here = drgn.ProgramFlags.IS_LIVE | drgn.ProgramFlags.IS_LOCAL
+    if program.flags & here == here:
+        return load_vmlinux_kallsyms(program)
+    try:
+        return Kallsyms(program, vmcoreinfo_symbols(program["VMCOREINFO"].string_())).find
+    except SymbolError:
+        # Of other forms of the table drgn may know more, and if not, say so.
+        return load_vmlinux_kallsyms(program)
 
 
 def _attach_types(program: Program, path: Path | None) -> None:
