@@ -132,14 +132,20 @@ class Btf:
             raise BtfError(f"a name is at {offset}, beyond its strings")
         return self.text[offset:end].decode("utf-8", "backslashreplace")
 
-    def _offsets(self, name: str) -> list[int]:
-        """All places of a string; it may also be the end of another one."""
+    def _offsets(self, name: str) -> Iterator[int]:
+        """All places of a string, first those where it stands alone; it may end another one."""
         wanted = name.encode() + b"\0"
-        found, at = [], self.text.find(wanted)
-        while at >= 0:
-            found.append(at)
-            at = self.text.find(wanted, at + 1)
-        return found
+        for alone in (True, False):
+            at = self._search(wanted, 0, alone)
+            while at >= 0:
+                yield at
+                at = self._search(wanted, at + 1, alone)
+
+    def _search(self, wanted: bytes, start: int, alone: bool) -> int:
+        if not alone:
+            return self.text.find(wanted, start)
+        found = self.text.find(b"\0" + wanted, max(start - 1, 0))
+        return found + 1 if found >= 0 else -1
 
     def entry(self, number: int) -> Entry:
         """A type by its number. Raises `BtfError` if there is none."""

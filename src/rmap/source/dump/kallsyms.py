@@ -65,6 +65,7 @@ class Kallsyms:
             raise SymbolError(f"kallsyms has {count} symbols")
         tokens, lengths = self._tokens(at)
         stored, owner = _split(self._stored(at, count), count)
+        self._found: dict[str, list[int]] = {}
         self._text, self._starts = _expand(stored, owner, tokens, lengths, count)
         offsets = np.frombuffer(program.read(at["offsets"], 4 * count), "<u4")
         base = program.read_u64(at["relative_base"])
@@ -125,7 +126,12 @@ class Kallsyms:
         return mixed if any(int(mixed[row]) == stext for row in rows) else plain
 
     def _rows(self, name: str) -> list[int]:
-        """The numbers of the symbols of that name."""
+        """The numbers of the symbols of that name. They are kept: the same are asked for often."""
+        if name not in self._found:
+            self._found[name] = self._search(name)
+        return self._found[name]
+
+    def _search(self, name: str) -> list[int]:
         wanted = name.encode("utf-8", "surrogateescape") + b"\0"
         rows, at = [], self._text.find(wanted)
         while at >= 0:

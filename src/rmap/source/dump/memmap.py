@@ -52,6 +52,19 @@ class MemoryMap:
     def __len__(self) -> int:
         return len(self.pfn)
 
+    def words(self, pfns: U64, offset: int, size: int) -> U64:
+        """Numbers of some bytes that lie behind the start of the struct page of each frame.
+
+        They may lie in the one of a following frame; 0 where that one is missing.
+        """
+        rows = self.row_of(pfns + np.uint64(offset // self.size))
+        first = offset % self.size
+        data = self.values.view(np.uint8).reshape(-1, self.size)[rows, first : first + size]
+        padded = np.zeros((len(pfns), 8), np.uint8)
+        padded[:, :size] = data
+        padded[rows < 0] = 0
+        return padded.view("<u8").reshape(-1)
+
     def pfn_of(self, pages: U64) -> U64:
         """The frames of addresses of struct pages."""
         return (pages - np.uint64(self.base)) // np.uint64(self.size)
@@ -93,10 +106,12 @@ def read_memory_map(program: Program) -> MemoryMap:
     frames = np.concatenate(
         [np.arange(first, first + len(there), dtype="u8") for first, _, there in pieces]
     )
-    values = np.frombuffer(b"".join(data for _, data, _ in pieces), layout.dtype)
+    data = np.frombuffer(b"".join(data for _, data, _ in pieces), np.uint8)
     missing = int(len(present) - present.sum())
     if missing:
-        frames, values = frames[present], values[present]
+        # As bytes: what no column covers has to stay as well.
+        frames, data = frames[present], data.reshape(-1, layout.size)[present].reshape(-1)
+    values = data.view(layout.dtype)
     return MemoryMap(frames, values, base, layout.size, tuple(ranges), missing)
 
 

@@ -100,7 +100,7 @@ def _orders(program: Program, facts: Facts, memory: MemoryMap, head: I64
     """The order of the compound page that each page is part of: written in the first tail."""
     order = np.zeros(len(memory), np.uint8)
     heads = np.flatnonzero(_is_head(facts, memory))
-    order[heads] = _tail_values(program, memory, heads, _order_place(program)) & np.uint64(0xFF)
+    order[heads] = memory.words(memory.pfn[heads], *_order_place(program)) & np.uint64(0xFF)
     order[order > 18] = 0
     return order[head]
 
@@ -117,21 +117,6 @@ def _order_place(program: Program) -> tuple[int, int]:
         if at is not None:
             return base + at, 1
     raise LookupError("neither struct folio nor struct page has the order of a compound page")
-
-
-def _tail_values(program: Program, memory: MemoryMap, heads: I64, place: tuple[int, int]) -> U64:
-    """A number that lies `place` after the start of each head, in the struct page of a tail."""
-    import drgn
-
-    offset, size = place
-    values = np.zeros(len(heads), "u8")
-    for row, pfn in enumerate(memory.pfn[heads].tolist()):
-        try:
-            data = program.read(memory.base + pfn * memory.size + offset, size)
-        except (drgn.FaultError, ValueError, OverflowError):
-            continue
-        values[row] = int.from_bytes(data, "little")
-    return values
 
 
 def _types(facts: Facts, memory: MemoryMap) -> tuple[Bools, npt.NDArray[np.int64]]:
@@ -175,9 +160,9 @@ def _hugetlb(
         )
         if where is None:
             return huge
-        huge[heads] = _tail_values(program, memory, heads, (where, 1)) == facts.hugetlb_destructor
+        huge[heads] = memory.words(memory.pfn[heads], where, 1) == facts.hugetlb_destructor
     elif facts.flag("PG_hugetlb"):
-        flags = _tail_values(program, memory, heads, (size, 8))
+        flags = memory.words(memory.pfn[heads], size, 8)
         huge[heads] = flags & np.uint64(facts.flag("PG_hugetlb")) != 0
     return np.asarray(huge[head])
 
@@ -202,7 +187,7 @@ def _entire(program: Program, facts: Facts, memory: MemoryMap, head: I64,
         offset += program.type("struct page").size
     heads = np.flatnonzero(_is_head(facts, memory))
     entire = np.zeros(len(memory), np.int32)
-    stored = _tail_values(program, memory, heads, (offset, 4)).astype(np.uint32).view(np.int32)
+    stored = memory.words(memory.pfn[heads], offset, 4).astype(np.uint32).view(np.int32)
     entire[heads] = stored + 1
     return np.asarray(entire[head])
 

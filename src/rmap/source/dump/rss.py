@@ -7,13 +7,17 @@ counter for each CPU, to be summed.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from rmap.source.dump.facts import Facts
+from rmap.source.dump.records import member_offset
 from rmap.source.dump.spaces import Spaces
 from rmap.source.dump.tasks import Tasks
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 I64 = npt.NDArray[np.int64]
 PAGE_SIZE = 4096
+_ALL = 0xFFFF_FFFF_FFFF_FFFF
 _KINDS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
 
 
@@ -39,27 +44,67 @@ def read_counters(program: Program, facts: Facts, spaces: Spaces, tasks: Tasks) 
     """Read the counters of all address spaces."""
     numbers = [facts.constant(kind) for kind in _KINDS]
     pages = np.full((len(_KINDS), len(spaces.mm)), -1, np.int64)
+    read = _plain(program, facts) or _of_each_cpu(program)
     for row, address in enumerate(spaces.mm.address.tolist()):
         for kind, number in enumerate(numbers):
             if number is not None:
-                pages[kind, row] = _read(program, facts, address, number)
+                pages[kind, row] = read(address, number)
     _add_cached(pages, numbers, spaces, tasks)
     size = np.where(pages < 0, -1, pages * PAGE_SIZE)
     return Counters(anon=size[1], file=size[0], shmem=size[3], swap=size[2])
 
 
-def _read(program: Program, facts: Facts, mm: int, number: int) -> int:
-    """One counter of one address space, -1 if it cannot be read."""
+#: Reads the counter of that number of an address space, -1 if that cannot be done.
+Reader = Callable[[int, int], int]
+
+
+def _tried(read: Reader, mm: int, number: int) -> int:
     import drgn
-    from drgn.helpers.linux.percpu import percpu_counter_sum
 
     try:
-        stat: Any = drgn.Object(program, "struct mm_struct *", mm).rss_stat
-        if facts.has("struct mm_struct", "rss_stat.count"):
-            return int(stat.count[number].counter.value_())
-        return int(percpu_counter_sum(stat[number].address_of_()))
-    except (drgn.FaultError, LookupError, AttributeError, ValueError):
+        return read(mm, number)
+    except (drgn.FaultError, ValueError, OverflowError):
         return -1
+
+
+def _plain(program: Program, facts: Facts) -> Reader | None:
+    """Counters that are one number each; ``None`` if this kernel has others."""
+    start = member_offset(program, "struct mm_struct", "rss_stat.count")
+    if start is None:
+        return None
+
+    def read(mm: int, number: int) -> int:
+        word = program.read_u64(mm + start + 8 * number)
+        return word - (1 << 64) if word >> 63 else word
+
+    return partial(_tried, read)
+
+
+def _of_each_cpu(program: Program) -> Reader:
+    """Counters that are a number, and one more for each CPU, which is where most of it is."""
+    from drgn.helpers.linux.cpumask import for_each_online_cpu
+
+    start = member_offset(program, "struct mm_struct", "rss_stat")
+    common = member_offset(program, "struct percpu_counter", "count")
+    single = member_offset(program, "struct percpu_counter", "counters")
+    if start is None or common is None:
+        return lambda mm, number: -1
+    size = program.type("struct percpu_counter").size or 0
+    bases: list[int] = []
+    if single is not None:  # a kernel for one CPU has the common number only
+        offsets = program["__per_cpu_offset"]
+        bases = [int(offsets[cpu].value_()) for cpu in for_each_online_cpu(program)]
+
+    def read(mm: int, number: int) -> int:
+        at = mm + start + size * number
+        (total,) = struct.unpack("<q", program.read(at + common, 8))
+        counters = program.read_u64(at + single) if single is not None else 0
+        for base in bases:
+            (of_cpu,) = struct.unpack("<i", program.read((counters + base) & _ALL, 4))
+            total += of_cpu
+        return int(total)
+
+    return partial(_tried, read)
 
 
 def _add_cached(pages: I64, numbers: list[int | None], spaces: Spaces, tasks: Tasks) -> None:
