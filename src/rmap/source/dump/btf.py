@@ -269,6 +269,11 @@ class BtfTypes:
             TYPE_TAG: self._same, FUNC_PROTO: self._function,
         }  # fmt: skip
 
+    @property
+    def made(self) -> list[int]:
+        """Numbers of the types that were made so far."""
+        return list(self._made)
+
     def find(
         self, program: Program, kinds: TypeKindSet, name: str, filename: str | None
     ) -> Type | None:

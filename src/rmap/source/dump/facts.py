@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: The tag that says what a typed page is stands in the top byte of page_type since 6.11; before,
 #: types are bits that are cleared.
 _TYPE_SHIFT = 24
+#: Beyond all frames; a huge zero page that there is not (yet) has all ones.
+_NO_FRAME = 1 << 52
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,28 @@ class Facts:
             if self.has(kind, path):
                 return path
         raise ImageError("neither struct folio nor struct page counts mappings of huge pages")
+
+    @cached_property
+    def tail_flags_mean_nothing(self) -> bool:
+        """Whether the flags of tail pages hold other things (since 6.6), among them the order."""
+        return self.has("struct folio", "_flags_1") and not (
+            self.has("struct folio", "_folio_order") or self.has("struct page", "compound_order")
+        )
+
+    @cached_property
+    def zero_pages(self) -> list[tuple[int, int]]:
+        """First frame and number of the pages that stand for memory never written to."""
+        import drgn
+
+        found = []
+        for name, count in (("zero_pfn", 1), ("huge_zero_pfn", 512)):
+            try:
+                value = int(self.program[name].value_())
+            except (LookupError, drgn.FaultError):
+                continue
+            if 0 < value < _NO_FRAME:
+                found.append((value, count))
+        return found
 
     def object(self, name: str) -> Any | None:
         """A global variable, ``None`` if it is not there."""

@@ -141,6 +141,11 @@ def _path_of_file(program: Program, address: int) -> str:
 
     try:
         file: Any = Object(program, "struct file *", address)
-        return str(d_path(file.f_path).decode("utf-8", "backslashreplace"))
+        path = str(d_path(file.f_path).decode("utf-8", "backslashreplace"))
+        if not path.startswith("["):
+            return path
+        # drgn gives the type of the file system where files make names up; the kernel says more.
+        name = str(file.f_path.dentry.d_name.name.string_().decode("utf-8", "backslashreplace"))
+        return f"anon_inode:{name}" if name.startswith("[") else f"/{name}"
     except (FaultError, LookupError, AttributeError, ValueError):
         return ""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Columns = dict[str, Any]
 PAGE_SIZE = 4096
 _TAGS = np.uint64(3)
+#: A swp_entry_t: what an XArray can hold as a value, with 5 bits of type on top.
+_CACHE_TYPE = np.uint64(58)
+_CACHE_OFFSET = np.uint64((1 << 58) - 1)
 
 
 def dump_image(
@@ -294,12 +297,17 @@ def _i_mmap(reading: Reading) -> Table:
     )
 
 
+def _entries_of_cache(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Entries (type | offset << 5) of page->private, which has the type in front of the offset."""
+    return words >> _CACHE_TYPE | (words & _CACHE_OFFSET) << np.uint64(5)
+
+
 def _swap_slots(reading: Reading) -> Table:
     entries, counts, _ = reading.swap
     pages = reading.pages
     cached = pages.kpf & np.uint64(Kpf.SWAPCACHE) != 0
     frames = pages.map.pfn[cached]
-    names = pages.map["private"][cached]
+    names = _entries_of_cache(pages.map["private"][cached])
     order = np.argsort(names)
     found = rows_of(names[order], entries)
     cache = np.where(found >= 0, frames[order][found].astype(np.int64), -1) if len(order) else found

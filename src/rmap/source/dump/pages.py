@@ -73,7 +73,11 @@ def read_pages(program: Program, facts: Facts, memory: MemoryMap) -> Pages:
     # A typed page keeps its type where others count mappings; hugetlb's heads are typed and mapped.
     typed &= ~hugetlb
     slab = _slab(facts, memory, kind)
-    mapping = np.where(typed | slab, np.uint64(0), memory["mapping"][head])
+    # What a page that is free, or one of slab, has in its place, is no mapping. A tail has the type
+    # and the references of its head.
+    free = memory["refcount"][head] == 0
+    other = (typed | slab)[head] | free & (memory["mapcount"] < 0)
+    mapping = np.where(other, np.uint64(0), memory["mapping"][head])
     index = _indices(facts, memory, head, order, hugetlb)
     entire = _entire(program, facts, memory, head, order)
     mapcount = _mapcounts(facts, memory, head, order, hugetlb, typed | slab, mapping, entire)
@@ -229,11 +233,14 @@ def _kpf(
     def put(bit: Kpf, where: Any) -> None:
         kpf[where] |= np.uint64(bit)
 
+    tail = memory["compound_head"] & _TAIL != 0
+    if facts.tail_flags_mean_nothing:
+        poison = np.uint64(facts.flag("PG_hwpoison"))
+        flags = np.where(tail, flags[head] & ~poison | flags & poison, flags)
     for name, bit in _FLAGS:
         mask = facts.flag(name)
         if mask:
             put(bit, flags & np.uint64(mask) != 0)
-    tail = memory["compound_head"] & _TAIL != 0
     compound = order > 0
     swapcache = np.uint64(facts.flag("PG_swapcache") | facts.flag("PG_swapbacked"))
     put(Kpf.SWAPCACHE, flags & swapcache == swapcache)
@@ -249,6 +256,8 @@ def _kpf(
     put(Kpf.BUDDY, _is_type(facts, kind, "buddy"))
     put(Kpf.OFFLINE, _is_type(facts, kind, "offline"))
     put(Kpf.PGTABLE, _is_type(facts, kind, "table"))
+    for first, count in facts.zero_pages:
+        put(Kpf.ZERO_PAGE, (memory.pfn >= first) & (memory.pfn < first + count))
     return kpf
 
 

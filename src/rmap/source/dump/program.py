@@ -29,6 +29,7 @@ GLOBALS: dict[str, str | None] = {
     "__cpu_possible_mask": "struct cpumask",
     "__highest_present_section_nr": "unsigned long",
     "__per_cpu_offset": "unsigned long [8192]",
+    "huge_zero_pfn": "unsigned long",
     "init_mm": "struct mm_struct",
     "init_pid_ns": "struct pid_namespace",
     "init_task": "struct task_struct",
@@ -45,6 +46,7 @@ GLOBALS: dict[str, str | None] = {
     "vm_committed_as": "struct percpu_counter",
     "vmemmap_base": "unsigned long",
     "vmemmap_populate": None,
+    "zero_pfn": "unsigned long",
 }
 _BTF_MAGIC = b"\x9f\xeb"
 #: Where a finder of ours stands among those of drgn: in front, so that a file beside a dump wins.
@@ -135,8 +137,8 @@ def attach(program: Program, name: str, debug: DebugFiles) -> Program:
         if debug.dwarf:
             program.load_debug_info([str(one) for one in debug.dwarf])
             return program
-        _attach_symbols(program, debug.symbols)
-        _attach_types(program, debug.btf)
+        attach_symbols(program, debug.symbols)
+        attach_types(program, debug.btf)
     except (BtfError, LookupError, ValueError, OSError, drgn.FaultError) as error:
         raise ImageError(
             f"{name}: types and symbols of its kernel cannot be read: {_reason(error)}; name its "
@@ -150,7 +152,7 @@ def _reason(error: Exception) -> str:
     return str(error.args[0] if isinstance(error, LookupError) and error.args else error)
 
 
-def _attach_symbols(program: Program, path: Path | None) -> None:
+def attach_symbols(program: Program, path: Path | None) -> None:
     """Let names be found by the kernel's symbol table, or by a file."""
     import drgn
 
@@ -182,8 +184,8 @@ def _own_symbols(program: Program) -> Any:
         return load_vmlinux_kallsyms(program)
 
 
-def _attach_types(program: Program, path: Path | None) -> None:
-    """Let types and objects be found by BTF."""
+def attach_types(program: Program, path: Path | None) -> BtfTypes:
+    """Let types and objects be found by BTF; returns the types, which are made when asked for."""
     if path is None:
         start = program.symbol("__start_BTF").address
         data = program.read(start, program.symbol("__stop_BTF").address - start)
@@ -198,6 +200,7 @@ def _attach_types(program: Program, path: Path | None) -> None:
         return _find_object(types, name, flags)
 
     program.register_object_finder("rmap", find, enable_index=_FIRST)
+    return types
 
 
 def _find_object(types: BtfTypes, name: str, flags: FindObjectFlags) -> Object | None:
