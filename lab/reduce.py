@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drgn import Architecture, Platform, Program
+from drgn import Architecture, Platform, Program, Symbol
 
 from lab.btftrim import trim
 from lab.packages import LabError
@@ -99,9 +99,22 @@ class Tracer:
         platform = Platform(Architecture.X86_64)
         self.program = Program(platform, vmcoreinfo=core.vmcoreinfo)
         self.program.set_linux_kernel_custom(core.vmcoreinfo, False)
+        self.names: set[str] = set()
         for physical, offset, size in core.segments:
             self.program.add_memory_segment(physical, size, partial(self._read, physical, offset),
                                             True)  # fmt: skip
+
+    def note_symbols(self) -> None:
+        """From now on note which names are asked for."""
+
+        def find(
+            program: Program, name: str | None, address: int | None, one: bool
+        ) -> list[Symbol]:
+            if name is not None:
+                self.names.add(name)
+            return []  # the next finder knows it
+
+        self.program.register_symbol_finder("lab", find, enable_index=0)
 
     def _read(
         self, base: int, start: int, address: int, count: int, offset: int, physical: bool
@@ -153,9 +166,10 @@ def reduce(path: Path, output: Path) -> list[Path]:
     attach_symbols(program, None)
     types = attach_types(program, None)
     tracer.noting = True
+    tracer.note_symbols()
     tables(read(program, no_progress), 0)
     symbols = {}
-    for name in GLOBALS:
+    for name in sorted(tracer.names | GLOBALS.keys()):
         try:
             symbols[name] = program.symbol(name).address
         except LookupError:
@@ -179,7 +193,7 @@ def compress(path: Path) -> Path:
 
 def check_types(path: Path) -> int:
     """How many types a trimmed file holds; raises ``BtfError`` if it is none."""
-    return len(Btf(path.read_bytes()).entries)
+    return len(Btf(path.read_bytes()))
 
 
 def main(words: Sequence[str] | None = None) -> int:
