@@ -25,7 +25,11 @@ ImageOption = Annotated[
 ]
 DumpOption = Annotated[
     Path | None,
-    typer.Option("--dump", metavar="VMCORE", help="Ask this crash dump, or /proc/kcore."),
+    typer.Option(
+        "--dump",
+        metavar="VMCORE",
+        help="Ask this crash dump, qmp:SOCKET (a paused guest of QEMU), or /proc/kcore.",
+    ),
 ]
 DebugOption = Annotated[
     list[Path] | None,
@@ -246,7 +250,13 @@ def missing(image: MemoryImage) -> dict[str, dict[str, int]]:
 
 
 def _complete(image: MemoryImage, *, quiet: bool) -> MemoryImage:
-    """Return an image; what its dump lacked is said."""
+    """Return an image; what its dump lacked is said, and that a kernel ran while it was read."""
+    if str(image.machine["consistency"][0]) == "once":
+        remark(
+            "rmap: the kernel ran while its memory was read: what changed meanwhile does not fit "
+            "together",
+            quiet=quiet,
+        )
     for counts in missing(image).values():
         parts = [
             f"{counts[name.partition('_')[2]]} {what}"

@@ -75,7 +75,11 @@ MACHINE = _table(
     _C("duration_ns", "int64", "how long it took, ns"),
     _C("source", TEXT, "what it was read from: proc, model or dump"),
     _C("scope", TEXT, "machine (every process, all RAM) or processes (only those asked for)"),
-    _C("consistency", TEXT, "passes (read twice and compared), frozen (stopped), or exact"),
+    _C(
+        "consistency",
+        TEXT,
+        "passes (read twice and compared), frozen (stopped), exact, or once (read while it ran)",
+    ),
     _C("page_mapcount", "bool", "mapcounts are kept for every page, not averaged over a folio"),
     _opt("missing_pages", "int64", "page frames whose descriptors are not in the dump"),
     _opt("missing_tables", "int64", "page tables that are not in the dump"),

@@ -43,6 +43,14 @@ class Facts:
         return 0 if number is None else 1 << number
 
     @cached_property
+    def is_running(self) -> bool:
+        """Whether it is the kernel that runs here, and changes while it is read."""
+        import drgn
+
+        here = drgn.ProgramFlags.IS_LIVE | drgn.ProgramFlags.IS_LOCAL
+        return self.program.flags & here == here
+
+    @cached_property
     def vmcoreinfo(self) -> dict[str, str]:
         """The lines of VMCOREINFO: ``NUMBER(phys_base)`` to its value."""
         note = self.program["VMCOREINFO"].string_().decode("ascii", "replace")

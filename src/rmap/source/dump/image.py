@@ -80,7 +80,7 @@ def _machine(reading: Reading, duration: int) -> Columns:
         "duration_ns": duration,
         "source": "dump",
         "scope": "machine",
-        "consistency": "exact",
+        "consistency": "once" if facts.is_running else "exact",
         "page_mapcount": True,
         "missing_pages": reading.pages.map.missing,
         "missing_tables": reading.missing_tables,

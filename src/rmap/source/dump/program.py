@@ -10,13 +10,16 @@ stand in `GLOBALS`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmap.errors import ImageError, MissingFeatureError
 from rmap.source.dump.btf import Btf, BtfError, BtfTypes
+from rmap.source.dump.guest import KCORE, is_guest, require_kcore, set_guest
 from rmap.source.dump.kallsyms import Kallsyms, SymbolError, vmcoreinfo_symbols
 from rmap.source.dump.kdumpfile import readable
 
@@ -86,12 +89,12 @@ def sort_debug_files(files: Sequence[Path]) -> DebugFiles:
 
 
 def open_dump(path: Path, debug: Sequence[Path] = ()) -> Program:
-    """Open a vmcore (ELF or kdump-compressed), or ``/proc/kcore``.
+    """Open a vmcore (ELF or kdump-compressed), ``/proc/kcore``, or a guest of QEMU.
 
     Parameters
     ----------
     path
-        The dump.
+        The dump; ``qmp:/path/to/socket`` or ``qmp:HOST:PORT`` for a paused guest.
     debug
         Files that know its kernel, for a dump that lost what its kernel carried: a vmlinux with
         DWARF, a raw ``.BTF`` section, a JSON object of symbols and their addresses.
@@ -102,21 +105,40 @@ def open_dump(path: Path, debug: Sequence[Path] = ()) -> Program:
         If drgn is not installed.
     ImageError
         If it is no dump of a Linux kernel, or lacks types or symbols.
+    TargetError
+        If there is no such guest, or it runs.
     """
     drgn = import_drgn()
-    program = drgn.Program()
-    try:
-        with readable(path) as file:
-            program.set_core_dump(file)
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from error
-    except ImageError:
-        raise
-    except Exception as error:  # what libkdumpfile says comes as a plain Exception
-        raise ImageError(f"{path}: no crash dump that can be read: {_reason(error)}") from error
+    program: Program = drgn.Program()
+    if is_guest(path):
+        set_guest(program, path)
+    elif path == KCORE:
+        require_kcore()
+        _set_core(program, path)
+    else:
+        with _explained(path), readable(path) as file:
+            _set_core(program, file)
     if not program.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise ImageError(f"{path}: a core dump, but not of a Linux kernel (no VMCOREINFO note)")
     return attach(program, str(path), sort_debug_files(debug))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say which dump it is that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from error
+
+
+def _set_core(program: Program, path: Path) -> None:
+    try:
+        program.set_core_dump(path)
+    except OSError:
+        raise
+    except Exception as error:  # what libkdumpfile says comes as a plain Exception
+        raise ImageError(f"{path}: no crash dump that can be read: {_reason(error)}") from error
 
 
 def import_drgn() -> Any:
@@ -135,7 +157,7 @@ def attach(program: Program, name: str, debug: DebugFiles) -> Program:
     drgn = import_drgn()
     try:
         if debug.dwarf:
-            program.load_debug_info([str(one) for one in debug.dwarf])
+            _load_dwarf(program, debug.dwarf)
             return program
         attach_symbols(program, debug.symbols)
         attach_types(program, debug.btf)
@@ -145,6 +167,23 @@ def attach(program: Program, name: str, debug: DebugFiles) -> Program:
             "vmlinux with --debug"
         ) from error
     return program
+
+
+def _load_dwarf(program: Program, files: Sequence[Path]) -> None:
+    """Let drgn use DWARF. Raises ``LookupError`` if it is not that of this kernel."""
+    log = logging.getLogger("drgn")
+    level = log.level
+    # That a file is of another kernel is said below, as an error.
+    log.setLevel(logging.ERROR)
+    try:
+        program.load_debug_info([str(one) for one in files])
+    finally:
+        log.setLevel(level)
+    try:
+        program.type("struct page")
+    except LookupError:
+        names = ", ".join(map(str, files))
+        raise LookupError(f"{names} is not of the kernel in the dump, or has no DWARF") from None
 
 
 def _reason(error: Exception) -> str:
