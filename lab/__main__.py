@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.guest import FORMATS, Machine, boot
+from lab.guest import FORMATS, Guest, Machine, boot
 from lab.initramfs import build
 from lab.packages import Kernel, LabError, fetch, newest
 
@@ -21,6 +21,7 @@ lab/truth.py), console.log, lab.json (package, version, seconds). Needs qemu-sys
 busybox-static, gcc, and apt for the kernel, which --packages keeps for the next time.
 """
 _SECONDS = 90.0
+_ATTEMPTS = 20
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -75,19 +76,42 @@ def make(kernel: Kernel, given: argparse.Namespace, output: Path) -> list[str]:
     began = time.monotonic()
     with boot(kernel.image, initramfs, machine, output) as guest:
         guest.wait(_SECONDS)
-        if given.move:
-            time.sleep(random.Random(given.seed).uniform(0.05, 0.5))
-        guest.ask("stop")
         known["boot_seconds"] = round(time.monotonic() - began, 2)
-        for form in given.formats.split(","):
-            began = time.monotonic()
-            path = guest.dump(form, output / FORMATS[form])
-            known[f"{form}_seconds"] = round(time.monotonic() - began, 2)
-            known[f"{form}_bytes"] = path.stat().st_size
+        if given.move:
+            known["dumps_until_caught"] = catch(guest, output / FORMATS["elf"], given.seed)
+        else:
+            guest.ask("stop")
+            for form in given.formats.split(","):
+                began = time.monotonic()
+                path = guest.dump(form, output / FORMATS[form])
+                known[f"{form}_seconds"] = round(time.monotonic() - began, 2)
+                known[f"{form}_bytes"] = path.stat().st_size
     (output / "lab.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     console = (output / "console.log").read_text(encoding="utf-8", errors="replace").splitlines()
     said = [line for line in console if line.startswith(("without", "release", "merged"))]
     return [*said, *(f"{name} {value}" for name, value in known.items())]
+
+
+def catch(guest: Guest, path: Path, seed: int | None) -> int:
+    """Stop the machine at random moments until some page is on the move; returns how often.
+
+    The last dump stays, whatever is in it.
+    """
+    # What only looks at dumps is not needed to make one.
+    from lab.movement import movement
+    from lab.reduce import open_core
+    from rmap.source.dump import dump_image
+
+    chance = random.Random(seed)
+    for attempt in range(1, _ATTEMPTS + 1):
+        time.sleep(chance.uniform(0.05, 0.5))
+        guest.ask("stop")
+        guest.dump("elf", path)
+        found = movement(dump_image(path), open_core(path))
+        if found.migrating and not found.between:
+            return attempt
+        guest.ask("cont")
+    return _ATTEMPTS
 
 
 if __name__ == "__main__":

@@ -717,7 +717,7 @@ static void mark(char *at, int pages)
 
 static void move(void)
 {
-	enum { MOVED = 256 };
+	enum { MOVED = 2048 };	/* in one call, most of which is not movement */
 	static void *where[MOVED];
 	static int nodes[MOVED], status[MOVED];
 	char *mine = anonymous(MOVED);

@@ -64,6 +64,9 @@ def test_absent_words_are_swapped_moving_poisoned_or_markers(
         ("6.15", b"CONFIG_MIGRATION=y\n", 28),
         ("6.15", b"", 31),
         ("weird", b"CONFIG_MEMORY_FAILURE=y\n", 30),
+        ("6.1.0", b"CONFIG_MIGRATION=y\nCONFIG_PTE_MARKER=y\n", 27),
+        ("5.19", b"CONFIG_MIGRATION=y\n", 28),
+        ("5.10", b"CONFIG_MIGRATION=y\nCONFIG_DEVICE_PRIVATE=y\n", 28),
     ],
 )
 def test_the_configuration_says_how_many_types_are_swap(

@@ -3,8 +3,8 @@
 
 An anon_vma has a reference while something is in its tree, a root one for each other anon_vma of
 its family, and one for each place where KSM merged a page through it. Whoever is just using one has
-a reference too (migration, a split), so one too many is possible in a machine that was running, and
-one too few is not.
+a reference too: migration one for each page that is on the move, others (a split) one at a time. So
+that many too many are possible in a machine that was running, and one too few is not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
+from rmap.image.flags import Pte
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
 from rmap.query.checks.objects import anon_vma_name
 from rmap.query.checks.registry import Outcome, check
@@ -37,7 +38,8 @@ def anon_vma(image: MemoryImage, limit: int) -> Outcome:
         f"has refcount {refcount[row]}, and {size[row]} VMAs in its tree"))  # fmt: skip
     found.where(subject, "refcount", (refcount > 0) & (refcount < wanted), lambda row: (
         f"has refcount {refcount[row]}; {wanted[row]} references lead to it"))  # fmt: skip
-    found.where(subject, "leaked", refcount > wanted + 1, lambda row: (
+    most = wanted + _on_the_move(image, len(table)) + 1
+    found.where(subject, "leaked", refcount > most, lambda row: (
         f"has refcount {refcount[row]}, but only {wanted[row]} references lead to it"))  # fmt: skip
     found.where(subject, "root", root[root] != root, "names a root that is none")
     found.where(subject, "parent", root[parent] != root, "has a parent of another family")
@@ -56,6 +58,17 @@ def _references(image: MemoryImage, size: I64, root: I64) -> I64:
     wanted += np.bincount(root[others], minlength=count)
     items = image.tables["ksm_items"]["anon_vma"]
     return np.asarray(wanted + np.bincount(items[items >= 0], minlength=count))
+
+
+def _on_the_move(image: MemoryImage, count: int) -> I64:
+    """Pages of each anon_vma that migration entries name."""
+    if "anon_vma" not in image.pages:
+        return np.zeros(count, np.int64)
+    entries = image.ptes
+    moving = entries["flags"] & np.uint32(Pte.MIGRATION) != 0
+    frames = np.unique(entries["pfn"][moving])
+    owner = image.pages["anon_vma"][np.isin(image.pages["pfn"], frames)]
+    return np.bincount(owner[owner >= 0], minlength=count)
 
 
 def _never_ends(parent: I64) -> npt.NDArray[np.bool_]:

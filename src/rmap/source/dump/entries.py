@@ -24,7 +24,6 @@ _SWAP_OFFSET_SHIFT = np.uint64(9)
 _SWAP_OFFSET_MASK = np.uint64((1 << 50) - 1)
 #: Bits of a swap entry's offset that hold a frame number, where it does; above it are others.
 _ENTRY_PFN_MASK = np.uint64((1 << 40) - 1)
-_MARKER_TYPE = 31
 _FRAMES = np.uint32(Pte.MIGRATION | Pte.DEVICE | Pte.HWPOISON)
 _HARDWARE: tuple[tuple[int, Pte], ...] = (
     (bits.RW, Pte.WRITE), (bits.ACCESSED, Pte.YOUNG), (bits.DIRTY, Pte.DIRTY),

@@ -96,6 +96,23 @@ class Facts:
         return True
 
     @cached_property
+    def configuration(self) -> bytes:
+        """Lines of the kernel's .config that decide what types of swap entries there are.
+
+        Each option is known by something that is there with it and not without it.
+        """
+        device = ("make_device_exclusive_range", "make_device_exclusive",
+                  "device_private_entry_fault")  # fmt: skip
+        there = {
+            "CONFIG_DEVICE_PRIVATE": any(map(self.has_symbol, device)),
+            "CONFIG_MIGRATION": self.has_symbol("migrate_pages"),
+            "CONFIG_MEMORY_FAILURE": self.constant("PG_hwpoison") is not None,
+            # Protecting memory of files against writes is what markers were made for.
+            "CONFIG_PTE_MARKER": self.has_symbol("uffd_wp_range"),
+        }
+        return "".join(f"{option}=y\n" for option, is_so in there.items() if is_so).encode()
+
+    @cached_property
     def hugetlb_type(self) -> int | None:
         """The page type of hugetlb, where it is a number in the top byte; else ``None``."""
         return self.constant("PGTY_hugetlb")

@@ -169,7 +169,7 @@ def _vmas(reading: Reading) -> Table:
 def _ptes(reading: Reading) -> Table:
     """Entries, with what their pages and VMAs say of them."""
     joined, pages = reading.ptes, reading.pages
-    types = flags_of_types(reading.facts.release, None)
+    types = flags_of_types(reading.facts.release, reading.facts.configuration)
     decoded = decode(joined["value"], joined["order"], types)
     flags = decoded.flags
     present = flags & np.uint32(Pte.PRESENT) != 0

@@ -5,13 +5,12 @@ All of them are shaped like swap entries: a type of 5 bits and an offset. The lo
 swap areas; the topmost ones are taken away for other uses, and how many depends on the kernel's
 configuration (``include/linux/swap.h``). From the top::
 
-    31             a marker (guard region, uffd-wp, poison): since 6.1 always
-    3 or 4 types   device memory, with CONFIG_DEVICE_PRIVATE: 3 since 6.15
-    3 types        migration, with CONFIG_MIGRATION
+    1 type         a page that could not be read back, 5.19 to 6.1; later a marker
+    1 type         a marker (guard region, uffd-wp, poison): since 6.2 always, before that since
+                   5.19 with CONFIG_PTE_MARKER
+    2 to 4 types   device memory, with CONFIG_DEVICE_PRIVATE: 2, since 5.14 4, since 6.15 3
+    2 or 3 types   migration, with CONFIG_MIGRATION: since 5.19 3
     1 type         hardware poison, with CONFIG_MEMORY_FAILURE
-
-Kernels before 6.1 shift this by one or two; there, entries are told apart less well, but never
-taken for swapped pages.
 """
 
 from __future__ import annotations
@@ -26,7 +25,12 @@ from rmap.image.flags import Pte
 TYPE_BITS = 5
 _TYPES = 1 << TYPE_BITS
 #: Without knowledge of the configuration: what distributions build.
-_DEFAULTS = {"CONFIG_DEVICE_PRIVATE": True, "CONFIG_MIGRATION": True, "CONFIG_MEMORY_FAILURE": True}
+_DEFAULTS = {
+    "CONFIG_DEVICE_PRIVATE": True,
+    "CONFIG_MIGRATION": True,
+    "CONFIG_MEMORY_FAILURE": True,
+    "CONFIG_PTE_MARKER": True,
+}
 
 
 def version_of(release: str) -> tuple[int, int]:
@@ -63,11 +67,16 @@ def flags_of_types(release: str, config: bytes | None) -> npt.NDArray[np.uint32]
 
     table = np.full(_TYPES, int(Pte.SWAP), np.uint32)
     top = _TYPES
-    device = 3 if version_of(release) >= (6, 15) else 4
+    # A release that says nothing is taken for a recent one.
+    version = version_of(release) if version_of(release) > (0, 0) else (6, 12)
+    device = 3 if version >= (6, 15) else 4 if version >= (5, 14) else 2
+    first_markers = (5, 19) <= version <= (6, 1)
+    marker = has("CONFIG_PTE_MARKER") if first_markers else version >= (6, 2)
     for flag, count in (
-        (0, 1),
+        (0, int(first_markers)),
+        (0, int(marker)),
         (int(Pte.DEVICE), device if has("CONFIG_DEVICE_PRIVATE") else 0),
-        (int(Pte.MIGRATION), 3 if has("CONFIG_MIGRATION") else 0),
+        (int(Pte.MIGRATION), (3 if version >= (5, 19) else 2) if has("CONFIG_MIGRATION") else 0),
         (int(Pte.HWPOISON), 1 if has("CONFIG_MEMORY_FAILURE") else 0),
     ):
         table[top - count : top] = flag
