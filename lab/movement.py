@@ -4,7 +4,7 @@
 The guest cannot write down what its page tables hold in the midst of that. But each page that the
 mover moves says itself whose it is and at which address, and its child shares them all. So in each
 of the two page tables each of these addresses has to lead to a page that says so: through an entry
-that maps it, or through a migration entry, which names the page that is being left. The one processor
+that maps it, or through a migration entry, which names the page that is being left. The processor
 that moves may have been stopped between taking the one entry away and writing the other; then that
 address leads nowhere, and the page is counted as mapped once more than it is.
 """
@@ -97,8 +97,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for result in fsck(image).results:
             lines += [f"fsck {result.name}: {one.what}" for one in result.outcome.findings]
     print("".join(f"  {line}\n" for line in lines), end="")
-    print(f"{found.present} entries map a page that moves, {found.migrating} are migration entries,"
-          f" {found.between} between the two ({PAGE * MOVED >> 10} KiB, two processes)")  # fmt: skip
+    print(f"{found.present} entries map a page that moves, {found.migrating} are migration entries")
+    print(f"{found.between} are neither yet ({PAGE * MOVED >> 10} KiB, two processes)")
     return 1 if lines else 0
 
 
