@@ -44,10 +44,28 @@ def test_a_step_is_reached_by_any_jump_to_it() -> None:
 
 
 def test_a_line_of_the_table_is_read_with_its_marks() -> None:
-    branch = coverage_doc.parse_branch("f", "1299 if T=huge | not anonymous")
+    branch = coverage_doc.parse_branch("f", "1299 if T@huge | not anonymous")
     assert branch == Branch("f", 1299, "if", "not anonymous", {"taken": "huge"})
-    assert branch.required == ["not taken"]
-    assert not branch.second
+    both = coverage_doc.parse_branch("f", "1256 if @huge | mapped as a whole elsewhere")
+    assert [both.features[outcome] for outcome in both.outcomes] == ["huge", "huge"]
+
+
+def test_a_page_that_was_made_by_hand_does_not_count_for_a_feature() -> None:
+    by_hand, merged = "tests/mm/test_rmap_walk.py::test_a", "tests/mm/test_ksm_merge.py::test_b"
+    assert coverage_doc.telling_tests({"1863 taken": {by_hand, merged}}) == {"1863 taken": merged}
+    assert coverage_doc.telling_tests({"1863 taken": {by_hand}}) == {}
+    reached = coverage_doc.read_reached() | {"1863 taken": by_hand}
+    assert coverage_doc.gaps(reached) == [f"L1863 rmap_walk: taken: not merged: {by_hand}"]
+
+
+def test_every_feature_has_modules_and_every_reason_an_outcome() -> None:
+    features = coverage_doc.read_table("features")
+    modules = {path.stem.removeprefix("test_") for path in coverage_doc.ROOT.rglob("tests/**/*.py")}
+    assert {name for group in features.values() for name in group} <= modules
+    branches = [branch for _, _, group in coverage_doc.read_listing() for branch in group]
+    assert {name for branch in branches for name in branch.features.values()} == set(features)
+    outcomes = {f"{branch.line} {outcome}" for branch in branches for outcome in branch.outcomes}
+    assert set(coverage_doc.read_table("by_hand")) <= outcomes
 
 
 def test_a_line_of_the_table_that_is_none_is_refused() -> None:

@@ -162,7 +162,10 @@ def test_from_4_20_to_5_3_the_walk_finds_it_and_takes_the_wrong_page() -> None:
 
 
 def test_the_entry_that_unmapping_leaves_for_a_device_page() -> None:
-    """L1428: always soft-dirty, as v4.18 looks at the bit that present entries have for it."""
+    """L1428: always soft-dirty, as v4.18 looks at the bit that present entries have for it.
+
+    In a swap entry that is part of the type, and both types of devices have it.
+    """
     w = with_device(pvmw_finds_device_private=True, device_private_subpage=True)
     f, gpu, a = w.f, w.gpu, w.a
     gpu.pull(f.p, a, PAGE)

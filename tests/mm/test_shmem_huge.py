@@ -503,6 +503,20 @@ def test_locked_shared_memory_is_mlocked_as_one() -> None:
     f.sound()
 
 
+def test_who_maps_a_piece_by_ptes_ends_mlock_of_the_whole() -> None:
+    """L1199: what PTEs map as well stays evictable, as mlock would miss when these go."""
+    f = Shmem()
+    a = f.shared()
+    f.p.mlock(a, HUGE)
+    assert f.stat("nr_mlock") == NR
+    q = f.m.spawn("q")
+    b = q.mmap(HUGE - PAGE, kind="file", file=f.f, pgoff=1, addr=AT)
+    q.read(b, 1)
+    assert f.is_huge(f.p, a)
+    assert (f.stat("nr_mlock"), f.stat("nr_unevictable")) == (0, 0)
+    f.sound()
+
+
 def test_who_maps_a_piece_by_ptes_and_the_whole_by_a_pmd() -> None:
     f = Shmem()
     number(f.f)

@@ -16,7 +16,7 @@ from rmap.mm.pgtable cimport pte_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_en
 from rmap.mm.pgtable cimport pte_write, ptep_get, set_pte_at, swp_entry, swp_entry_to_pte
 from rmap.mm.pgtable cimport swp_offset
 from rmap.mm.rmap_counts cimport do_page_add_anon_rmap, hugepage_add_anon_rmap
-from rmap.mm.rmap_counts cimport page_add_file_rmap, page_dup_rmap
+from rmap.mm.rmap_counts cimport page_add_anon_rmap, page_add_file_rmap, page_dup_rmap
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
 from rmap.mm.vma cimport linear_page_index
 
@@ -37,3 +37,6 @@ cdef i32 _restore_pte(Kernel k, PageVmaMappedWalk pvmw, u64 page, u64 new) excep
 cdef i32 _restore_hugetlb(Kernel k, PageVmaMappedWalk pvmw, u64 new) except -1
 cdef u64 _restored(Kernel k, u64 slot, u64 new, Vma vma) except? 0
 cdef i32 _was_exclusive(Kernel k, u64 value) except -1
+cdef i32 _add_anon(
+    Kernel k, u64 new, Vma vma, u64 address, flag compound, i32 exclusive
+) except -1

@@ -72,6 +72,7 @@ if not cython.compiled:
     from rmap.mm.rmap_counts import (
         do_page_add_anon_rmap,
         hugepage_add_anon_rmap,
+        page_add_anon_rmap,
         page_add_file_rmap,
         page_dup_rmap,
     )
@@ -201,7 +202,7 @@ def _restore_pte(k: Kernel, pvmw: PageVmaMappedWalk, page: u64, new: u64) -> i32
     # rss stayed as it was all the time.
     set_pte_at(k, vma.vm_mm, pvmw.address, pvmw.pte, pte)
     if PageAnon(k, new):
-        do_page_add_anon_rmap(k, new, vma, pvmw.address, _was_exclusive(k, old_pte))
+        _add_anon(k, new, vma, pvmw.address, False, _was_exclusive(k, old_pte))
     else:
         page_add_file_rmap(k, new, False)
     if k.profile.mlock_counts:
@@ -234,6 +235,15 @@ def _was_exclusive(k: Kernel, value: u64) -> i32:
     return 0
 
 
+def _add_anon(k: Kernel, new: u64, vma: Vma, address: u64, compound: flag, exclusive: i32) -> i32:
+    """Count the mapping that is back, and what later kernels know of it."""
+    if not exclusive:
+        return page_add_anon_rmap(k, new, vma, address, compound)
+    if compound:
+        return do_page_add_anon_rmap(k, new, vma, address, RMAP_COMPOUND | exclusive)
+    return do_page_add_anon_rmap(k, new, vma, address, exclusive)
+
+
 def _restore_hugetlb(k: Kernel, pvmw: PageVmaMappedWalk, new: u64) -> i32:
     """Map a hugetlb page in the place of an entry of its size. The table is locked."""
     vma: Vma = pvmw.vma
@@ -260,7 +270,7 @@ def remove_migration_pmd(k: Kernel, pvmw: PageVmaMappedWalk, new: u64) -> i32:
     get_page(k, new)
     pmde: u64 = _restored(k, pvmw.pmd, new, vma) | _PAGE_PSE
     if PageAnon(k, new):
-        do_page_add_anon_rmap(k, new, vma, start, RMAP_COMPOUND | _was_exclusive(k, old_pmd))
+        _add_anon(k, new, vma, start, True, _was_exclusive(k, old_pmd))
     else:
         page_add_file_rmap(k, new, True)
     set_pte_at(k, vma.vm_mm, start, pvmw.pmd, pmde)
