@@ -4,8 +4,8 @@
 ``tools/listing.toml`` names the functions and branches of the listing by line. In the model, a
 statement that is one of them bears its line in a comment, ``# L1385``. With ``--record`` the tests
 of the model run uncompiled under coverage, one context a test, and which test takes which outcome
-of each branch is written to ``tests/data/rmap-coverage.json``. An outcome that is about huge, merged
-or other special pages counts only in a test where the feature has made the page. From the three,
+of each branch is written to ``tests/data/rmap-coverage.json``. An outcome that is about huge pages,
+merged ones, and so on, counts only in a test where the feature has made them. From the three,
 ``docs/rmap-coverage.md`` is made; ``--check`` says whether it is what they say.
 """
 
@@ -343,8 +343,8 @@ def document(reached: dict[str, str]) -> str:
         "Lines are those of the listing (v4.18). In the model, `# L1385` marks the statement.",
         "",
         "An outcome that is about a huge, merged, moving, broken or device's page is taken by a",
-        "test in which faults, scans, system calls and errors of memory have made it one. *A bug* or",
-        "*a warning* takes a caller that errs, which is then the test. These are by hand as well:",
+        "test in which faults, scans, system calls and errors of memory have made it one. *A bug*",
+        "or *a warning* takes a caller that errs, which is then the test. Also by hand are:",
         "",
     ]
     lines += [f"* L{outcome.replace(' ', ', ', 1)}: {why}" for outcome, why in by_hand.items()]

@@ -72,3 +72,12 @@ def test_fixes_and_protections_are_quirks_that_are_so() -> None:
 def test_every_protection_is_told_of() -> None:
     told = {name for row in ROWS for name in re.findall(r"`(\w+)`", row[3])}
     assert {quirk.name for quirk in QUIRKS if quirk.since == "4.18"} <= told
+
+
+def test_what_a_quirk_changes_is_told_with_it_and_without() -> None:
+    """Each defect is shown where its quirk is, and by a test that switches it."""
+    for row in ROWS:
+        files = {file for file, _ in re.findall(r"`(test_\w+\.py)::(test_\w+)`", row[4])}
+        text = "".join(path.read_text() for file in files for path in TESTS.rglob(file))
+        for name in re.findall(r"`(\w+)`", row[3]):
+            assert re.search(rf"\b{name}( = |=|\")", text), (row[0], name)

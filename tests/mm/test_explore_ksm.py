@@ -29,6 +29,7 @@ from rmap.mm.migrate.migrate import (
 )
 from rmap.mm.mm_types import Mm, Task
 from rmap.mm.page import PageKsm, get_page_unless_zero
+from rmap.mm.page_referenced import PageReferencedArg, page_referenced
 from rmap.mm.vmscan import reclaim_pages
 from rmap.model import Process
 from rmap.sync.explore import World, explore
@@ -149,6 +150,30 @@ def merge_against_reclaim(**quirks: bool) -> World:
             reclaim_pages(f.k, [page])
 
     f.run("kswapd", Task("kswapd", 8, None, 1), f.kthread(take))
+    f.ksmd()
+
+    def finish() -> None:
+        assert (f.p.read(f.a, 4), f.q.read(f.a, 4)) == (b"same", b"same")
+        f.settle()
+
+    return f.world(finish)
+
+
+def merge_against_aging(**quirks: bool) -> World:
+    """Reclaim asks who used the two pages, without their locks, while ksmd makes them one.
+
+    Whichever it takes them for, it comes to VMAs, and does no more there than clear a bit.
+    """
+    f = Ksmd(**quirks)
+    pages = f.page(f.p, f.a), f.page(f.q, f.a)
+
+    def ask() -> None:
+        for page in pages:
+            if get_page_unless_zero(f.k, page):
+                page_referenced(f.k, page, False, None, PageReferencedArg())
+                put_page(f.k, page)
+
+    f.run("kswapd", Task("kswapd", 8, None, 1), f.kthread(ask))
     f.ksmd()
 
     def finish() -> None:
@@ -309,6 +334,7 @@ WORLDS = [
     merge_against_exit,
     merge_against_fork,
     merge_against_reclaim,
+    merge_against_aging,
     reclaim_of_a_merged_page_against_writes,
     merge_against_migration,
     merged_page_moves_under_ksmd_and_a_write,

@@ -24,7 +24,9 @@ from rmap.mm.memory_failure import memory_failure, unpoison_memory
 from rmap.mm.mm_types import Mm, Task
 from rmap.mm.mremap import do_mremap
 from rmap.model import BrokenMemory, BusError
+from rmap.sync.bits import RANK_KSM_THREAD
 from rmap.sync.explore import World, explore
+from rmap.sync.locks import SpinLock
 
 RUNS = 60
 
@@ -204,15 +206,30 @@ def against_a_write_to_a_clean_file(**quirks: bool) -> World:
     return f.world(finish)
 
 
-def against_unpoisoning(**quirks: bool) -> World:
-    """Taken back before memory_failure() has it locked, while nobody else has it."""
+def against_unpoisoning(excluded: bool = False, **quirks: bool) -> World:
+    """Taken back before memory_failure() has it locked, while nobody else has it.
+
+    `excluded`: each of the two has a mutex while it is at it.
+    """
     f = Race(**quirks)
     a = f.map(1)
     f.p.write(a, b"x")
     page = f.page(f.p, a)
-    breaks(f, page)
+    mutex = SpinLock(RANK_KSM_THREAD, 1)
+
+    def alone(act: Callable[[], int]) -> int:
+        if not excluded:
+            return act()
+        mutex.lock()
+        result = act()
+        mutex.unlock()
+        return result
+
+    fails = f.kthread(lambda: alone(lambda: memory_failure(f.k, page, 0)))
+    taken_back = f.kthread(lambda: alone(lambda: unpoison_memory(f.k, page)))
+    f.run("scrubber", Task("scrubber", 9, None, 1), fails)
     f.run("dontneed", f.p.task, lambda task: do_madvise(f.k, task.mm, a, PAGE, bits.MADV_DONTNEED),
-          f.kthread(lambda: unpoison_memory(f.k, page)))  # fmt: skip
+          taken_back)  # fmt: skip
     return f.world(lambda: None)
 
 
@@ -248,3 +265,5 @@ def test_unpoisoning_takes_a_reference_that_is_not_there_to_be_taken() -> None:
     """
     result = explore(against_unpoisoning, Uneven(7, RUNS))
     assert any("without references" in finding.error for finding in result.findings)
+    repaired = explore(partial(against_unpoisoning, excluded=True), Uneven(7, RUNS))
+    assert repaired.findings == [], str(repaired.findings[0])
