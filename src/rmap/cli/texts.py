@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from rmap.cli.common import missing, output, remark, say
 from rmap.cli.output import Format
@@ -176,9 +176,8 @@ def _translation(offsets: Offsets, dump: Path | None) -> Callable[[Any], tuple[A
     return read_segments(dump).addresses
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a line's text lies: its page, and how far into it. ``None`` for no memory at all."""
+class Place(NamedTuple):
+    """Where a line's text lies: its physical address, how far into the page, and which that is."""
 
     physical: int
     into: int
