@@ -5,8 +5,8 @@ The guest cannot write down what its page tables hold in the midst of that. But 
 mover moves says itself whose it is and at which address, and its child shares them all. So in each
 of the two page tables each of these addresses has to lead to a page that says so: through an entry
 that maps it, or through a migration entry, which names the page that is being left. The processor
-that moves may have been stopped between taking the one entry away and writing the other; then that
-address leads nowhere, and the page is counted as mapped once more than it is.
+that moves may have been stopped in the midst of the change of an entry: before the other is written,
+when that address leads nowhere, or after that, before the page is counted as mapped once less.
 """
 
 from __future__ import annotations
@@ -64,11 +64,29 @@ def movement(image: MemoryImage, core: Core) -> Movement:
             if moving and not said:
                 wrong.append(f"{name}: {address:#x}: migration entry for frame {frame:#x}, "
                              f"which says {mark}")  # fmt: skip
-        if marked == MOVED - 1 and not between:
-            between = 1
+        if marked == MOVED - 1:
+            between += 1
         elif marked != MOVED:
             wrong.append(f"{name}: {marked} of {MOVED} pages are where they say that they are")
+    between += _counted_too_often(image)
+    if between > 1:
+        wrong.append(f"{between} entries are being changed at once")
     return Movement(present, migrating, between, tuple(wrong))
+
+
+def _counted_too_often(image: MemoryImage) -> int:
+    """Sum over the pages that migration entries name: how many mappings are counted too many."""
+    entries, pages = image.ptes, image.pages
+    small = entries["order"] == 0
+    moving = small & (entries["flags"] & np.uint32(Pte.MIGRATION) != 0)
+    there = small & (entries["flags"] & np.uint32(Pte.PRESENT) != 0)
+    frames = np.unique(entries["pfn"][moving])
+    found = np.bincount(
+        np.searchsorted(frames, entries["pfn"][there & np.isin(entries["pfn"], frames)]),
+        minlength=len(frames),
+    )
+    counted = pages["mapcount"][np.searchsorted(pages["pfn"], frames)]
+    return int(np.abs(counted - found).sum())
 
 
 def _entries(image: MemoryImage, space: int) -> list[tuple[int, int, int]]:

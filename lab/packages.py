@@ -6,6 +6,7 @@ from __future__ import annotations
 import lzma
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,3 +103,21 @@ def _module(kernel: Kernel, name: str) -> bytes | None:
             content = path.read_bytes()
             return lzma.decompress(content) if path.suffix == ".xz" else content
     return None
+
+
+def main(words: list[str]) -> int:
+    """Fetch the newest kernel of a series into a directory; prints the package's name."""
+    try:
+        series, directory = words
+        print(fetch(newest(series), Path(directory)).package)
+    except ValueError:
+        print("usage: python -m lab.packages SERIES DIR", file=sys.stderr)
+        return 2
+    except (LabError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
