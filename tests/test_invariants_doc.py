@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmap.check import INVARIANTS
+from rmap.sync.core import scheduler
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "invariants.md").read_text(encoding="utf-8")
@@ -57,3 +58,8 @@ def test_every_test_that_is_named_exists(name: str) -> None:
     file, _, test = name.partition("::")
     (path,) = (ROOT / "tests").rglob(file)
     assert not test or f"def {test}(" in path.read_text(encoding="utf-8")
+
+
+def test_locks_are_checked_here_as_in_every_test(request: pytest.FixtureRequest) -> None:
+    assert "locks_checked" in request.fixturenames
+    assert scheduler().checking
