@@ -17,9 +17,13 @@ from rmap.source.dump.records import member_offset
 if TYPE_CHECKING:
     from drgn import Program
 
-#: The tag that says what a typed page is stands in the top byte of page_type since 6.11; before,
+#: The tag that says what a typed page is stands in the top byte of page_type since 6.12; before,
 #: types are bits that are cleared.
 _TYPE_SHIFT = 24
+_FLAG_BITS = 64
+_TYPE_BASE = 0xF000_0000
+#: Bits that are cleared in pages of a type, where nothing tells (until 6.10).
+_CLEARED = {"buddy": 0x80, "offline": 0x100, "table": 0x200}
 #: Beyond all frames; a huge zero page that there is not (yet) has all ones.
 _NO_FRAME = 1 << 52
 
@@ -40,7 +44,24 @@ class Facts:
     def flag(self, name: str) -> int:
         """The bit of a page flag as a mask; 0 if this kernel has none of that name."""
         number = self.constant(name)
-        return 0 if number is None else 1 << number
+        # In 6.11 types of pages are called as flags were: these are masks, and large.
+        return 0 if number is None or number >= _FLAG_BITS else 1 << number
+
+    def page_type(self, name: str) -> tuple[int, int] | None:
+        """How pages of a type are told by the word that counts mappings of others.
+
+        Returns a mask, and what is under it then; ``None`` if this kernel has no such type.
+        """
+        number = self.constant(f"PGTY_{name}")
+        if number is not None:
+            return 0xFF << _TYPE_SHIFT, number << _TYPE_SHIFT
+        bit = self.constant(f"PG_{name}") or 0
+        if bit < _FLAG_BITS:
+            # Until 6.10 types were macros, some of which VMCOREINFO has: all bits but one.
+            told = self.vmcoreinfo.get(f"NUMBER(PAGE_{name.upper()}_MAPCOUNT_VALUE)")
+            bit = ~int(told, 0) & 0xFFFF_FFFF if told is not None else _CLEARED.get(name, 0)
+        base = self.constant("PAGE_TYPE_BASE") or _TYPE_BASE
+        return (base | bit, base) if bit else None
 
     @cached_property
     def is_running(self) -> bool:
@@ -113,19 +134,9 @@ class Facts:
         return "".join(f"{option}=y\n" for option, is_so in there.items() if is_so).encode()
 
     @cached_property
-    def hugetlb_type(self) -> int | None:
-        """The page type of hugetlb, where it is a number in the top byte; else ``None``."""
-        return self.constant("PGTY_hugetlb")
-
-    @cached_property
     def hugetlb_destructor(self) -> int | None:
         """The number of hugetlb's destructor, where compound pages have one."""
         return self.constant("HUGETLB_PAGE_DTOR")
-
-    @cached_property
-    def first_page_type(self) -> int:
-        """The stored _mapcount below which a page is typed and not mapped."""
-        return -1
 
     @cached_property
     def has_double_map(self) -> bool:

@@ -39,8 +39,6 @@ _FLAGS: tuple[tuple[str, Kpf], ...] = (
     ("PG_owner_priv_1", Kpf.OWNER_PRIVATE), ("PG_arch_1", Kpf.ARCH),
     ("PG_uncached", Kpf.UNCACHED), ("PG_arch_2", Kpf.ARCH_2),
 )  # fmt: skip
-#: Types of a page that stand in its mapcount word as bits that are cleared (until 6.10), by name.
-_CLEARED = {"slab": 0, "buddy": 0x80, "offline": 0x100, "table": 0x200}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +128,18 @@ def _types(facts: Facts, memory: MemoryMap) -> tuple[Bools, npt.NDArray[np.int64
 
 
 def _is_type(facts: Facts, kind: npt.NDArray[np.int64], name: str) -> Bools:
-    """Whether pages are typed as one of ``PGTY_`` (since 6.11), or of the bits before."""
-    number = facts.constant(f"PGTY_{name}")
-    if number is not None:
-        return np.asarray(kind >> 24 == number)
-    cleared = _CLEARED.get(name, 0)
-    base = (kind & 0xF000_0000) == 0xF000_0000
-    return np.asarray(base & (kind & cleared == 0)) if cleared else np.zeros(len(kind), bool)
+    """Whether pages are typed as something, by the word that says so."""
+    told = facts.page_type(name)
+    if told is None:
+        return np.zeros(len(kind), bool)
+    mask, value = told
+    return np.asarray(kind & mask == value)
 
 
 def _slab(facts: Facts, memory: MemoryMap, kind: npt.NDArray[np.int64]) -> Bools:
     """Pages of slab: by their type, or by their flag."""
     mask = facts.flag("PG_slab")
-    if facts.constant("PGTY_slab") is None and mask:
+    if facts.page_type("slab") is None and mask:
         return np.asarray(memory["flags"] & np.uint64(mask) != 0)
     return _is_type(facts, kind, "slab")
 
@@ -153,7 +150,7 @@ def _hugetlb(
 ) -> Bools:  # fmt: skip
     """Pages of hugetlb: by the head's type, by its destructor, or by a flag of its first tail."""
     huge = np.zeros(len(memory), bool)
-    if facts.hugetlb_type is not None:
+    if facts.page_type("hugetlb") is not None:
         return np.asarray(_is_type(facts, kind, "hugetlb")[head])
     heads = np.flatnonzero(_is_head(facts, memory))
     size = program.type("struct page").size
