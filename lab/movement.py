@@ -5,7 +5,7 @@ The guest cannot write down what its page tables hold in the midst of that. But 
 mover moves says itself whose it is and at which address, and its child shares them all. So in each
 of the two page tables each of these addresses has to lead to a page that says so: through an entry
 that maps it, or through a migration entry, which names the page that is being left. The processor
-that moves may have been stopped in the midst of the change of an entry: before the other is written,
+that moves may have been stopped in the midst of changing an entry: before the new one is written,
 when that address leads nowhere, or after that, before the page is counted as mapped once less.
 """
 

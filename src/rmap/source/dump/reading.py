@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rmap.errors import ImageError
 from rmap.source import Progress
 from rmap.source.dump.anon import AnonVmas, read_anon_vmas
 from rmap.source.dump.facts import Facts
@@ -57,11 +58,28 @@ class Reading:
 
 
 def read(program: Program, progress: Progress) -> Reading:
-    """Read everything."""
+    """Read everything.
+
+    Raises `ImageError` if what leads to all else, as the map of page frames, is not in the dump.
+    """
+    import drgn
+
+    try:
+        return _read(program, progress)
+    except drgn.FaultError as error:
+        raise ImageError(
+            f"what leads to everything else is not in the dump: no memory at {error.address:#x}"
+        ) from error
+
+
+def _read(program: Program, progress: Progress) -> Reading:
     facts = Facts(program)
     _ = facts.page_size
     progress("memory map", 0, 1)
-    pages = read_pages(program, facts, read_memory_map(program))
+    memory = read_memory_map(program)
+    if not len(memory):
+        raise ImageError("the map of page frames is not in the dump")
+    pages = read_pages(program, facts, memory)
     progress("processes", 0, 1)
     tasks = read_tasks(program, facts)
     spaces = read_spaces(program, tasks.mms())

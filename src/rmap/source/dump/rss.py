@@ -82,6 +82,7 @@ def _plain(program: Program, facts: Facts) -> Reader | None:
 
 def _of_each_cpu(program: Program) -> Reader:
     """Counters that are a number, and one more for each CPU, which is where most of it is."""
+    from drgn import FaultError
     from drgn.helpers.linux.cpumask import for_each_online_cpu
 
     start = member_offset(program, "struct mm_struct", "rss_stat")
@@ -93,7 +94,10 @@ def _of_each_cpu(program: Program) -> Reader:
     bases: list[int] = []
     if single is not None:  # a kernel for one CPU has the common number only
         offsets = program["__per_cpu_offset"]
-        bases = [int(offsets[cpu].value_()) for cpu in for_each_online_cpu(program)]
+        try:
+            bases = [int(offsets[cpu].value_()) for cpu in for_each_online_cpu(program)]
+        except FaultError:
+            return lambda mm, number: -1
 
     def read(mm: int, number: int) -> int:
         at = mm + start + size * number

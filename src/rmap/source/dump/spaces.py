@@ -110,16 +110,29 @@ def _by_list(
     return np.concatenate(owners), np.concatenate(found)
 
 
+def _direct_mapping(program: Program, facts: Facts) -> int:
+    """Where the kernel maps all of physical memory: what says so, else what a page table says."""
+    from drgn import FaultError
+    from drgn.helpers.linux.mm import phys_to_virt
+
+    base = facts.object("page_offset_base")
+    if base is not None:
+        try:
+            return int(base.value_())
+        except FaultError:
+            pass  # the page that says so is not there; there is another way
+    return int(phys_to_virt(program, 0).value_())
+
+
 def read_page_tables(program: Program, facts: Facts, spaces: Spaces) -> list[Entries]:
     """The entries of each address space."""
-    from drgn.helpers.linux.mm import virt_to_phys
-
     tables = PageTables(program, facts.levels)
     none = np.zeros(0, "u8")
+    start = _direct_mapping(program, facts)
     found = []
     for row, pgd in enumerate(spaces.mm["pgd"].tolist()):
         if spaces.mm.present[row]:
-            found.append(tables.entries(int(virt_to_phys(program, pgd).value_())))
+            found.append(tables.entries(pgd - start))
         else:
             found.append(Entries(none, none, np.zeros(0, "u1"), none, none))
     return found
