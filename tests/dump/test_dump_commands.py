@@ -139,3 +139,15 @@ def test_what_a_torn_dump_lacks_is_said(
     assert json.loads(out)["missing"]["tables"] > 0
     assert "page tables" in err
     assert err.startswith("rmap: not in the dump: ")
+
+
+def test_a_vmlinux_of_another_kernel(
+    reduced: Reduced, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "vmlinux"
+    other.write_bytes(Path(sys.executable).read_bytes()[: 1 << 20])
+    status = run(["who", "--dump", str(reduced.path), "--debug", str(other), "1"])
+    out, err = capfd.readouterr()
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "name its vmlinux with --debug" in err

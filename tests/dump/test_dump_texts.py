@@ -115,8 +115,9 @@ def test_other_targets_stand_apart(image: str) -> None:
 
 def test_a_list_of_targets_stays_a_list(image: str) -> None:
     """Also of such whose names look a little like offsets."""
-    result = who(image, b"pfn:0x10\n100\n")
-    assert result.stdout.startswith(b"TARGET")
+    for targets in (b"pfn:0x10\n100\n", b"100\n", b"       100 \n", b"# 1000000 pages\n100\n"):
+        result = who(image, targets)
+        assert result.stdout.startswith(b"TARGET"), targets
 
 
 def test_lines_of_any_length(image: str) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from rmap.cli.common import (
     QuietOption,
     RawOption,
     emit,
+    missing,
     open_image,
 )
 from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
@@ -85,18 +86,17 @@ def command(
     from rmap.query.report import report
 
     stop = (pids or []) if freeze else None
-    answer = report(
-        open_image(image, dump=dump, debug=debug, freeze=stop, quiet=quiet),
-        by=by.value,
-        pids=pids or None,
-    )
+    read = open_image(image, dump=dump, debug=debug, freeze=stop, quiet=quiet)
+    answer = report(read, by=by.value, pids=pids or None)
     if limit is None:
         limit = _TABLE_GROUPS if format is Format.TABLE else 0
-    emit(document(answer, limit), format, raw=raw)
+    emit(document(answer, limit, missing(read)), format, raw=raw)
     return 0
 
 
-def document(answer: Report, limit: int = 0) -> Document:
+def document(
+    answer: Report, limit: int = 0, lacks: Mapping[str, Mapping[str, int]] | None = None
+) -> Document:
     """Lay out a report; ``limit`` is the number of groups to list, 0 all of them."""
     listed = answer.groups[:limit] if limit else answer.groups
     facts = {
@@ -106,6 +106,7 @@ def document(answer: Report, limit: int = 0) -> Document:
         "total": dict(zip((c.key for c in _SIZES), _sizes(answer.total), strict=True)),
         "unattributed": _unattributed(answer),
         "changed_bytes": answer.changed,
+        **(lacks or {}),
     }
     return Document(
         "rmap.report/1",

@@ -31,7 +31,7 @@ _BATCH = 8192
 #: More of a line than this is not kept: what follows passes through without being looked at.
 _LONGEST = 1 << 20
 #: How strings(1) prints an offset: at the right of seven columns or more, and a blank.
-_PADDED = re.compile(rb"(?= *[0-9a-f])[ 0-9a-f]{6,}[0-9a-f] ")
+_PADDED = re.compile(rb" *[0-9a-f]+(?<=[ 0-9a-f]{7}) (?=[^\r\n])")
 _LINE = re.compile(rb"[ \t]*([0-9a-fA-F]+)[ \t]")
 _LETTERS = re.compile(rb"[ ]*[0-9]*[a-f]")
 _RADIX = {"d": 10, "x": 16, "o": 8}
