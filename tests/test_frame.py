@@ -114,6 +114,7 @@ def checkout(path: Path, user: int, python: str) -> subprocess.CompletedProcess[
         "bin/apt-get": '#!/bin/sh\necho "apt-get $*"\n',
         "bin/id": f"#!/bin/sh\necho {user}\n",
         ".ci/run": CI.read_text(),
+        ".ci/dumps": "#!/bin/sh\necho dumps required=$RMAP_REQUIRE_EXT; cat\n",
     }.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text)
@@ -140,6 +141,7 @@ def test_ci_requires_the_compiled_core_and_reads_no_input(tmp_path: Path) -> Non
     assert ours == [
         f"make test {sys.executable} required=1",
         f"make lint {sys.executable} required=1",
+        "dumps required=1",
         "== .ci/run: tests and lint passed",
     ]
 
