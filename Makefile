@@ -6,6 +6,7 @@
 #   make soak    millions of random operations against the oracles: make soak SOAK="--steps 10000000"
 #   make bench   all benchmarks, or some: make bench BENCH="snapshot invert"
 #   make conformance   the model against what real kernels did
+#   make dumps   fresh dumps of two kernels against what these say of themselves (needs QEMU)
 #   make build   compile the core (again, where its sources changed)
 #   make clean   remove all that was built, and the virtual environment
 #
@@ -28,7 +29,7 @@ SAY := @printf '== %s\n'
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench conformance build clean
+.PHONY: demo test lint bench conformance dumps build clean
 
 # What pyproject.toml names as needed for building, into a fresh virtual environment.
 REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])
@@ -76,11 +77,14 @@ bench: $(INSTALLED)
 conformance: $(INSTALLED)
 	@$(PY) -m tools.conformance $(CONFORMANCE)
 
+dumps: $(INSTALLED)
+	@PYTHON=$(PY) .ci/dumps
+
 demo: $(INSTALLED)
 	@RMAP=$(VENV)/bin/rmap tools/demo.sh
 
 clean:
 	rm -rf $(VENV) build dist demo bench-results src/*.egg-info src/rmap/_build_info.json
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks tools lab -name __pycache__ -prune -exec rm -rf {} +
 	find src -name '*.so' -delete

@@ -20,7 +20,7 @@ Leaves in DIR: vmcore.elf and vmcore.kdump, truth.log (what the guest's own /pro
 lab/truth.py), console.log, lab.json (package, version, seconds). Needs qemu-system-x86, seabios,
 busybox-static, gcc, and apt for the kernel, which --packages keeps for the next time.
 """
-_SECONDS = 90.0
+_SECONDS = 60.0
 _ATTEMPTS = 20
 
 

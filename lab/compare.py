@@ -8,6 +8,7 @@ Each comparison gives the differences that it found, as lines of text. What cann
 * ``[vsyscall]`` is no VMA, /proc shows it all the same;
 * the flags of frames that are neither mapped nor on a list of the LRU nor in a cache are not
   compared: kpageflags of some kernels takes what slab and free pages hold for a mapping;
+* smaps counts pages that are broken and that entries name still, the kernel's counters do not;
 * kpageflags of some kernels (6.12) says KSM of every anonymous page: it tests for any of two bits
   where it means both.
 """
@@ -51,7 +52,29 @@ def swapped(image: MemoryImage, truth: Truth) -> Iterator[str]:
     """Which entry of a swap area each process has at which address."""
     for process in truth.others:
         found, wanted = _entries(image, process, Pte.SWAP), process.swap_entries
-        yield from _differ(process, "has swapped", found[:, :2], wanted[:, :2])
+        slots = wanted[in_areas(wanted)]
+        yield from _differ(process, "has swapped", found[:, :2], slots[:, :2])
+
+
+def special_entries(image: MemoryImage, truth: Truth) -> Iterator[str]:
+    """Which entries are markers, or name a page that is broken or on the move.
+
+    They look to /proc like swapped pages of areas that there are not.
+    """
+    for process in truth.others:
+        wanted = process.swap_entries
+        wanted = wanted[~in_areas(wanted)]
+        markers = _entries(image, process, Pte.GUARD)
+        frames = _entries(image, process, Pte.HWPOISON | Pte.MIGRATION | Pte.DEVICE)
+        marked = np.isin(wanted[:, 0], markers[:, 0])
+        yield from _differ(process, "has a marker", markers[:, :2], wanted[marked][:, :2])
+        others = wanted[~marked][:, :2] >> np.array([0, 5], "u8")
+        yield from _differ(process, "names frame", frames[:, :2], others)
+
+
+def in_areas(entries: U64) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which entries are of a swap area. The guest has one; types of other things are above 20."""
+    return np.asarray(entries[:, 1] & np.uint64(31) < 8)
 
 
 def entry_flags(image: MemoryImage, truth: Truth) -> Iterator[str]:
@@ -149,10 +172,11 @@ def rss(image: MemoryImage, truth: Truth) -> Iterator[str]:
         if mm < 0:
             continue
         counters = image.mms.row(mm)
-        anon = sum(one.anonymous for one in process.vmas)
-        file = sum(one.rss for one in process.vmas) - anon
+        broken = len(_entries(image, process, Pte.HWPOISON)) * 4096
+        anon = sum(one.anonymous for one in process.vmas) - broken
+        file = sum(one.rss for one in process.vmas) - anon - broken
         # smaps counts what shared memory has in the swap area too, of which no entry tells.
-        entries = len(process.swap_entries) * 4096
+        entries = int(in_areas(process.swap_entries).sum()) * 4096
         for name, ours, theirs in (
             ("anonymous", counters["rss_anon"], anon),
             ("file and shmem", counters["rss_file"] + counters["rss_shmem"], file),
@@ -191,6 +215,7 @@ def sound(image: MemoryImage, truth: Truth) -> Iterator[str]:
 
 COMPARISONS: dict[str, Callable[[MemoryImage, Truth], Iterator[str]]] = {
     "processes": processes, "VMAs": areas, "mappings": mappings, "swap entries": swapped,
+    "special entries": special_entries,
     "entry flags": entry_flags, "mapcounts": mapcounts, "page flags": page_flags, "rss": rss,
     "fsck": sound,
 }  # fmt: skip

@@ -14,12 +14,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -33,6 +36,9 @@
 #define LIKELY_RW (PROT_READ | PROT_WRITE)
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_HWPOISON
+#define MADV_HWPOISON 100
 #endif
 
 /* ------------------------------------------------------------------ common ground */
@@ -447,6 +453,40 @@ static void undertaker(void)
 	}
 }
 
+/* Protects pages that are not there against being written: markers stand in their place. */
+static void marking(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+						   UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
+	char *at = map(8 * PAGE, LIKELY_RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register range = { .range = { (uintptr_t)at, 8 * PAGE },
+					 .mode = UFFDIO_REGISTER_MODE_WP };
+	struct uffdio_writeprotect protect = { .range = { (uintptr_t)(at + PAGE), 4 * PAGE },
+					       .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	put(at, 0, 2);
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range) ||
+	    ioctl(fd, UFFDIO_WRITEPROTECT, &protect))
+		complain("markers of userfaultfd");
+}
+
+/* It is told that what the page held is lost; ignoring that would not be allowed. */
+static void lost(int unused)
+{
+	(void)unused;
+}
+
+static void poisoned(void)
+{
+	char *at = anonymous(4);
+
+	put(at, 0, 4);
+	signal(SIGBUS, lost);
+	if (madvise(at + PAGE, PAGE, MADV_HWPOISON))
+		complain("poisoned memory");
+}
+
 static void heir(void)
 {
 	put(orphaned, 2, 3);
@@ -519,6 +559,8 @@ static void people(int mib, int children)
 	start(sharing, "sharing", 2);
 	start(borrowing, "borrowing", 1);
 	start(undertaker, "undertaker", 1);
+	start(marking, "marking", 1);
+	start(poisoned, "poisoned", 1);
 	dead = start(middle, "middle", 1);
 	if (waitpid(dead, NULL, 0) != dead)
 		fail("waitpid");
