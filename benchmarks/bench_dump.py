@@ -68,7 +68,8 @@ def mapped_pages(image: MemoryImage) -> Any:
 
 
 def at_once(path: Path, debug: Sequence[Path], expected: Path) -> None:
-    """Open, read everything, and ask of one page. What it found is left in `expected`."""
+    """Open, read everything, ask of one page, check all. What is found is left in `expected`."""
+    from rmap.query.fsck import fsck
     from rmap.query.targets import parse_target
     from rmap.query.who import who
     from rmap.source import no_progress
@@ -94,6 +95,7 @@ def at_once(path: Path, debug: Sequence[Path], expected: Path) -> None:
     target = [parse_target(f"pfn:{pfn:#x}")]
     timed("who maps the page most mapped", lambda: who(image, target),
           lambda answer, _: f"{next(iter(answer)).found} mappings")  # fmt: skip
+    timed("fsck", lambda: fsck(image), lambda answer, _: f"{answer.total} findings")
     np.save(expected, np.stack([pfns, counts.astype(np.uint64)]))
 
 

@@ -125,9 +125,13 @@ def _merged(image: MemoryImage, entries: _Entries) -> Bools:
     at = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
     vma = nodes["vma"][in_tree][order][at]
     places = _places(items["node"][which], items["address"][which], vma)
-    node = image.pages["mapping"][entries.page] & ~np.uint64(3)
-    wanted = _places(node, image.ptes["address"][entries.rows], entries.vma)
-    return np.isin(wanted, places)
+    # Few entries map merged pages, and to compare places costs more than to compare numbers.
+    few = np.flatnonzero(image.pages["flags"][entries.page] & np.uint64(Kpf.KSM) != 0)
+    node = image.pages["mapping"][entries.page[few]] & ~np.uint64(3)
+    wanted = _places(node, image.ptes["address"][entries.rows[few]], entries.vma[few])
+    merged = np.zeros(len(entries.rows), bool)
+    merged[few] = np.isin(wanted, places)
+    return merged
 
 
 def _places(node: U64, address: U64, vma: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.void]:
