@@ -22,7 +22,7 @@ SEEDS = range(6)
 def needed(reduced: Reduced) -> set[int]:
     """Frames without which no other can be found: the kernel's page tables, global variables.
 
-    What is read on the way to the map of page frames in less than pages is that.
+    What is read on the way to the map of page frames in no more than a page is that.
     """
     from drgn.helpers.linux.mm import phys_to_virt
 
@@ -34,7 +34,7 @@ def needed(reduced: Reduced) -> set[int]:
         def _read(
             self, base: int, start: int, address: int, count: int, offset: int, physical: bool
         ) -> bytes:
-            self.noting = count < 4096
+            self.noting = count <= 4096
             return super()._read(base, start, address, count, offset, physical)
 
     tracer = Small(open_core(reduced.path))
