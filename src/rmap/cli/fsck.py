@@ -102,7 +102,7 @@ def _findings(answer: FsckReport) -> Records:
     rows: list[tuple[str, str]] = []
     for finding in _all_findings(answer):
         rows.append((finding.check, finding.what))
-        rows += [("", f"  mapped by {_mapper(mapper)}") for mapper in finding.mappers]
+        rows += [("", f"  {finding.relation} {_mapper(mapper)}") for mapper in finding.mappers]
     described = sum(1 for _ in _all_findings(answer))
     left = answer.total - described
     notes = [f"{left} more findings; --limit raises the number described."] if left else []
@@ -112,7 +112,8 @@ def _findings(answer: FsckReport) -> Records:
 
 def _mapper(mapper: Mapper) -> str:
     pids = ",".join(map(str, mapper.pids))
-    return f"{pids} {mapper.comm} at {mapper.address:#x}"
+    where = f" at {mapper.address:#x}" if mapper.address else ""
+    return f"{pids} {mapper.comm}{where}"
 
 
 def _objects(answer: FsckReport) -> Records:
@@ -139,7 +140,7 @@ def _objects(answer: FsckReport) -> Records:
 
 
 #: Facts that are addresses, frames or swap entries, which all formats write in hexadecimal.
-_HEX_FACTS = frozenset({"address", "pfn", "entry"})
+_HEX_FACTS = frozenset({"address", "pfn", "entry", "node", "vma", "owner_address"})
 
 
 def _facts(facts: Mapping[str, int | str]) -> dict[str, int | str]:

@@ -84,6 +84,8 @@ MACHINE = _table(
     _opt("missing_pages", "int64", "page frames whose descriptors are not in the dump"),
     _opt("missing_tables", "int64", "page tables that are not in the dump"),
     _opt("missing_objects", "int64", "other structures that are named and not in the dump"),
+    _opt("memmap", "uint64", "address of the struct page of frame 0"),
+    _opt("page_struct", "int64", "bytes of a struct page"),
 )
 
 RAM = _table(
@@ -109,6 +111,7 @@ PROCESSES = _table(
     _C("start_time", "int64", "clock ticks since boot, -1 unknown"),
     _C("threads", "int32", "number of threads, -1 unknown"),
     _C("status", TEXT, "ok, kernel (no memory of its own), zombie, vanished, denied, or self"),
+    _opt("handle", "uint64", "address of its leader's task_struct"),
 )
 
 MMS = _table(
@@ -123,6 +126,15 @@ MMS = _table(
     _C("rss_shmem", "int64", "likewise"),
     _C("swap", "int64", "likewise: swapped anonymous memory"),
     _C("locked", "int64", "likewise: mlocked memory"),
+    _opt("handle", "uint64", "its address"),
+    _opt("map_count", "int64", "mm->map_count: VMAs, as the kernel counts them"),
+    _opt("total_vm", "int64", "mm->total_vm: pages of VMAs, as the kernel counts them"),
+    _opt(
+        "page_tables",
+        "int64",
+        "mm->pgtables_bytes: page tables, as the kernel counts them, -1 unknown",
+    ),
+    _opt("tables_found", "int64", "bytes of the page tables below the top that were found"),
 )
 
 VMAS = _table(
@@ -141,6 +153,7 @@ VMAS = _table(
     _C("name", TEXT, "[heap], [stack], [anon:...], [vdso]; '' without name"),
     _C("file", "int32", "file, -1 without"),
     _opt("anon_vma", "int32", "vma->anon_vma, -1 if none"),
+    _opt("handle", "uint64", "its address"),
 )
 
 PTES = _table(
@@ -167,6 +180,7 @@ PAGES = _table(
     _opt("index", "uint64", "page->index"),
     _opt("anon_vma", "int32", "the anon_vma that page->mapping names, -1 none"),
     _opt("file", "int32", "the file that page->mapping names, -1 none"),
+    _opt("exclusive", "bool", "PG_anon_exclusive (since 5.19)"),
 )
 
 FILES = _table(
@@ -178,6 +192,9 @@ FILES = _table(
     _C("inode", "uint64", "inode number"),
     _C("path", TEXT, "path under which it was first seen, without ' (deleted)'"),
     _C("deleted", "bool", "it has no name any more"),
+    _opt("handle", "uint64", "address of its struct address_space"),
+    _opt("writable", "int32", "i_mmap_writable: its shared writable mappings; negative: denied"),
+    _opt("leftmost", "uint64", "the VMA that its tree names as its leftmost, 0 none"),
 )
 
 ANON_VMAS = _table(
@@ -192,6 +209,7 @@ ANON_VMAS = _table(
     _opt("degree", "int32", "children plus VMAs that own it (before 6.0)"),
     _opt("num_children", "int32", "since 6.0"),
     _opt("num_active_vmas", "int32", "since 6.0"),
+    _opt("leftmost", "uint64", "the anon_vma_chain that its tree names as its leftmost, 0 none"),
 )
 
 ANON_VMA_CHAINS = _table(
@@ -220,6 +238,9 @@ SWAP_SLOTS = _table(
     _C("entry", "uint64", "type | offset << 5, as in ptes.pfn"),
     _C("count", "int32", "references from page tables"),
     _C("cache_pfn", "int64", "page that the swap cache holds for it, -1 none"),
+    _opt("cached", "bool", "the slot says that the swap cache has a page of it"),
+    _opt("shmem", "int32", "references from files of shared memory, as the slot says: 0 or 1"),
+    _opt("shmem_found", "int32", "such references that were found, -1 unknown"),
 )
 
 TREE_NODES = _table(
@@ -262,15 +283,37 @@ KSM_ITEMS = _table(
     _C("mm", "int32", "address space, -1 none that is known"),
     _C("address", "uint64", "where in it"),
     _C("anon_vma", "int32", "the anon_vma through which it is found, -1 none that is known"),
+    _opt("handle", "uint64", "its address"),
+)
+
+COMPOUNDS = _table(
+    "compounds",
+    "One row a compound page, for checks: a huge page, or what else has a head and tails.",
+    "pfn",
+    _C("pfn", "uint64", "its head"),
+    _C("order", "uint8", "it has 2**order pages"),
+    _C("entire", "int32", "mappings of it as a whole, as the kernel counts them"),
+    _opt("large", "int32", "_large_mapcount + 1: all entries that map some of it (since 6.10)"),
+    _opt(
+        "parts",
+        "int32",
+        "_nr_pages_mapped: pages that PTEs map, and 0x800000 if it is mapped as"
+        " a whole (since 6.2)",
+    ),
 )
 
 DAMAGE = _table(
     "damage",
-    "One row something that the source met and could not follow: a link to no memory, a loop.",
+    "One row something that the source met and could not follow, or that contradicts itself: a "
+    "link to no memory, a loop, a link back that leads elsewhere.",
     "",
     _C("object", TEXT, "what it is: anon_vma, vma, rmap_item, ..."),
     _C("address", "uint64", "where it lies"),
     _C("what", TEXT, "what is wrong with it"),
+    _opt("kind", TEXT, "missing, loop, back link, range, owner, table, order, ..."),
+    _opt("expected", TEXT, "what should be there, '' if there is no telling"),
+    _opt("found", TEXT, "what is there"),
+    _opt("mm", "int32", "the address space that is affected, -1 none that is known"),
 )
 
 #: All tables, in the order in which files and SQL show them.
@@ -292,6 +335,7 @@ TABLES: dict[str, TableSchema] = {
         TREE_NODES,
         CHAIN_NODES,
         KSM_ITEMS,
+        COMPOUNDS,
         DAMAGE,
     )
 }

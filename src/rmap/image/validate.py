@@ -42,6 +42,7 @@ _REFERENCES = (
     ("chain_nodes", "claims_anon_vma", "anon_vmas"),
     ("ksm_items", "mm", "mms"),
     ("ksm_items", "anon_vma", "anon_vmas"),
+    ("damage", "mm", "mms"),
 )
 #: References that may be -1, "none".
 _MAY_BE_NONE = {
@@ -55,6 +56,7 @@ _MAY_BE_NONE = {
     ("chain_nodes", "claims_anon_vma"),
     ("ksm_items", "mm"),
     ("ksm_items", "anon_vma"),
+    ("damage", "mm"),
 }
 #: Tables whose id column is the row number.
 _IDS = (("mms", "mm"), ("vmas", "vma"), ("files", "file"), ("anon_vmas", "anon_vma"))
@@ -82,7 +84,7 @@ def validate_image(image: MemoryImage, where: str) -> None:
             _require(good, where, table, f"{column} names no row of {referred}")
     _validate_sorted(image.processes, "pid", where)
     _validate_sorted(image.pages, "pfn", where)
-    _validate_sorted(image.swap_slots, "entry", where)
+    _validate_sorted(image.tables["compounds"], "pfn", where)
     _validate_sorted(image.tables["swap_slots"], "entry", where)
     _validate_ram(image.ram, where)
     _validate_vmas(image.vmas, where)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rmap.image import MemoryImage
 from rmap.image.flags import Pte
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
-from rmap.query.checks.objects import anon_vma_name
+from rmap.query.checks.objects import anon_vma_name, handle_of, users_of_anon_vma
 from rmap.query.checks.registry import Outcome, check
 
 I64 = npt.NDArray[np.int64]
@@ -28,21 +28,29 @@ def anon_vma(image: MemoryImage, limit: int) -> Outcome:
     if not len(table) or not len(nodes):
         return Outcome("anon_vmas", skipped=NO_STRUCTURE)
     found = Collector("anon_vma", "anon_vmas", len(table), limit)
-    subject = Subject(lambda row: anon_vma_name(image, row), lambda row: {"anon_vma": row})
+    subject = Subject(
+        lambda row: anon_vma_name(image, row),
+        lambda row: {"anon_vma": row, **handle_of(table, row, "anon_vma")},
+        lambda row: users_of_anon_vma(image, row),
+    )
     owner = nodes["anon_vma"]
     size = np.bincount(owner[owner >= 0], minlength=len(table))
     root, parent = table["root"].astype(np.int64), table["parent"].astype(np.int64)
     refcount = table["refcount"].astype(np.int64)
     wanted = _references(image, size, root)
     found.where(subject, "freed", (refcount <= 0) & (size > 0), lambda row: (
-        f"has refcount {refcount[row]}, and {size[row]} VMAs in its tree"))  # fmt: skip
+        f"has refcount {refcount[row]}, and {size[row]} VMAs in its tree"),
+        wanted, refcount)  # fmt: skip
     found.where(subject, "refcount", (refcount > 0) & (refcount < wanted), lambda row: (
-        f"has refcount {refcount[row]}; {wanted[row]} references lead to it"))  # fmt: skip
+        f"has refcount {refcount[row]}; {wanted[row]} references lead to it"),
+        wanted, refcount)  # fmt: skip
     most = wanted + _on_the_move(image, len(table)) + 1
     found.where(subject, "leaked", refcount > most, lambda row: (
-        f"has refcount {refcount[row]}, but only {wanted[row]} references lead to it"))  # fmt: skip
-    found.where(subject, "root", root[root] != root, "names a root that is none")
-    found.where(subject, "parent", root[parent] != root, "has a parent of another family")
+        f"has refcount {refcount[row]}, but only {wanted[row]} references lead to it"),
+        wanted, refcount)  # fmt: skip
+    found.where(subject, "root", root[root] != root, "names a root that is none", root[root], root)
+    found.where(subject, "parent", root[parent] != root, "has a parent of another family",
+                root, root[parent])  # fmt: skip
     found.where(subject, "loop", _never_ends(parent), "is its own ancestor")
     if "anon_vma" in image.vmas:
         _counts(image, found, subject, size, parent)
@@ -99,5 +107,6 @@ def _count(
     wrong: npt.NDArray[np.bool_],
 ) -> None:  # fmt: skip
     found.where(
-        subject, name, wrong, lambda row: f"has {name} {stored[row]}, counted {wanted[row]}"
-    )
+        subject, name, wrong, lambda row: f"has {name} {stored[row]}, counted {wanted[row]}",
+        wanted, stored,
+    )  # fmt: skip

@@ -13,8 +13,14 @@ import numpy.typing as npt
 
 from rmap.image import MemoryImage
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
-from rmap.query.checks.objects import anon_vma_name, vma_name
-from rmap.query.checks.registry import Outcome, check
+from rmap.query.checks.objects import (
+    anon_vma_name,
+    handle_of,
+    users_of_anon_vma,
+    users_of_vmas,
+    vma_name,
+)
+from rmap.query.checks.registry import Fact, Outcome, check
 
 I64 = npt.NDArray[np.int64]
 
@@ -43,7 +49,8 @@ def _lists(image: MemoryImage, found: Collector) -> None:
             f"anon_vma_chain {int(listed['node'][row]):#x} in the list of "
             f"{vma_name(image, int(vma[row]))}"
         ),
-        lambda row: {"node": int(listed["node"][row])},
+        lambda row: _edge_facts(int(listed["node"][row])),
+        lambda row: users_of_vmas(image, vma[row : row + 1]),
     )
     found.where(edge, "vma", says_vma != vma, lambda row: (
         f"says that it is of {vma_name(image, int(says_vma[row]))}"))  # fmt: skip
@@ -60,6 +67,10 @@ def _lists(image: MemoryImage, found: Collector) -> None:
     found.where(edge, "duplicate", again, "is the second of its VMA and anon_vma")
 
 
+def _edge_facts(node: int) -> dict[str, Fact]:
+    return {"object": "anon_vma_chain", "address": node, "node": node}
+
+
 def _trees(image: MemoryImage, found: Collector) -> None:
     """Edges of trees: whose they say they are, and whether a list has them."""
     nodes, listed = image.tables["tree_nodes"], image.tables["chain_nodes"]
@@ -70,7 +81,10 @@ def _trees(image: MemoryImage, found: Collector) -> None:
             f"anon_vma_chain {int(nodes['node'][row]):#x} in the tree of "
             f"{anon_vma_name(image, int(owner[row]))}"
         ),
-        lambda row: {"node": int(nodes["node"][row])},
+        lambda row: _edge_facts(int(nodes["node"][row])),
+        lambda row: (
+            users_of_vmas(image, vma[row : row + 1]) or users_of_anon_vma(image, int(owner[row]))
+        ),
     )
     found.where(edge, "claims", of_anon & (claims != owner), lambda row: (
         f"says that it is of {anon_vma_name(image, int(claims[row]))}"))  # fmt: skip
@@ -103,8 +117,12 @@ def _vmas(image: MemoryImage, found: Collector) -> None:
 
 def _vma_subject(image: MemoryImage) -> Subject:
     return Subject(
-        lambda row: vma_name(image, row), lambda row: {"vma": int(image.vmas["start"][row])}
-    )
+        lambda row: vma_name(image, row),
+        lambda row: {
+            "vma": int(image.vmas["start"][row]), **handle_of(image.vmas, row, "vma"),
+        },
+        lambda row: users_of_vmas(image, [row]),
+    )  # fmt: skip
 
 
 def _unequal(image: MemoryImage, found: Collector) -> None:

@@ -10,20 +10,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rmap.query.checks.registry import Fact, Finding, Outcome, Tally
+from rmap.query.checks.registry import Fact, Finding, Mapper, Outcome, Tally
 
 #: Why a check of the kernel's own structures did not run.
 NO_STRUCTURE = "only dumps and models show the kernel's own structures"
 #: What is wrong with a row, in words; the same for every row, or made of it.
 What = str | Callable[[int], str]
+#: What a row should say, or says: one of each row.
+Values = npt.NDArray[Any] | None
+
+
+def nobody(row: int) -> tuple[Mapper, ...]:
+    """Whom a row affects, where there is no telling."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What the rows are: how people call one, and what programs get to know of it."""
+    """What the rows are: how people call one, what programs get to know, whom it affects."""
 
     name: Callable[[int], str]
     facts: Callable[[int], dict[str, Fact]]
+    affects: Callable[[int], tuple[Mapper, ...]] = nobody
 
 
 class Collector:
@@ -46,19 +54,37 @@ class Collector:
         self.limit = limit
         self.findings: list[Finding] = []
         self.wrong: dict[str, int] = {}
+        self.hidden = 0
+        self.blind_spot = ""
 
-    def add(self, subject: Subject, kind: str, rows: npt.NDArray[Any], what: What) -> None:
+    def add(
+        self, subject: Subject, kind: str, rows: npt.NDArray[Any], what: What,
+        expected: Values = None, found: Values = None,
+    ) -> None:  # fmt: skip
         """Take rows that are wrong in one way, which is called `kind`."""
         if len(rows):
             self.wrong[kind] = self.wrong.get(kind, 0) + len(rows)
         for row in rows[: max(0, self.limit - len(self.findings))].tolist():
             words = what if isinstance(what, str) else what(row)
             facts: dict[str, Fact] = {"kind": kind, **subject.facts(row)}
-            self.findings.append(Finding(self.check, f"{subject.name(row)} {words}", facts))
+            for name, values in (("expected", expected), ("found", found)):
+                if values is not None:
+                    facts[name] = values[row].item()
+            self.findings.append(
+                Finding(self.check, f"{subject.name(row)} {words}", facts, subject.affects(row),
+                        "affects")
+            )  # fmt: skip
 
-    def where(self, subject: Subject, kind: str, wrong: npt.NDArray[np.bool_], what: What) -> None:
+    def where(
+        self, subject: Subject, kind: str, wrong: npt.NDArray[np.bool_], what: What,
+        expected: Values = None, found: Values = None,
+    ) -> None:  # fmt: skip
         """The same, given for each row whether it is wrong."""
-        self.add(subject, kind, np.flatnonzero(wrong), what)
+        self.add(subject, kind, np.flatnonzero(wrong), what, expected, found)
+
+    def leave_open(self, count: int, blind_spot: str) -> None:
+        """Say how much could not be decided."""
+        self.hidden, self.blind_spot = count, blind_spot
 
     def outcome(self, right: str) -> Outcome:
         """The result; `right` is what is counted where nothing is wrong."""
@@ -71,4 +97,6 @@ class Collector:
             tallies=tuple(tally for tally in tallies if tally.count),
             total=total,
             findings=tuple(self.findings),
+            hidden=self.hidden,
+            blind_spot=self.blind_spot,
         )

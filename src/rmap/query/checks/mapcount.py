@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from rmap.image import MemoryImage
 from rmap.query.checks.mappers import mappers_of_page
+from rmap.query.checks.objects import page_facts
 from rmap.query.checks.registry import Finding, Outcome, Tally, check
 from rmap.query.kinds import KIND_NAMES, Kind, classify
 from rmap.query.verdict import VERDICT_NAMES, Verdict, judge
@@ -97,6 +98,6 @@ def _finding(image: MemoryImage, pfn: int, kind: str, found: int, counted: int) 
     return Finding(
         "mapcount",
         f"page {pfn:#x} ({kind}): {found} mappings found, {relation} than the {counted} counted",
-        {"pfn": pfn, "kind": kind, "found": found, "counted": counted},
+        {**page_facts(image, pfn), "kind": kind, "found": found, "counted": counted},
         mappers_of_page(image, pfn),
     )

@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
-from rmap.image import MemoryImage
-from rmap.query.checks.mappers import name_users, users_of
+import numpy as np
+import numpy.typing as npt
+
+from rmap.image import MemoryImage, Table
+from rmap.query.checks.mappers import MAX_MAPPERS, mappers_of_page, name_users, users_of
+from rmap.query.checks.registry import Fact, Mapper
+
+I64 = npt.NDArray[np.int64]
 
 
 def anon_vma_name(image: MemoryImage, row: int) -> str:
@@ -31,3 +37,66 @@ def file_name(image: MemoryImage, row: int) -> str:
         return "a file that is not known"
     path = str(image.files["path"][row])
     return f"the file {path}" if path else f"the file of inode {int(image.files['inode'][row])}"
+
+
+# ---------------------------------------------------------------- facts
+
+
+def handle_of(table: Table, row: int, kind: str) -> dict[str, Fact]:
+    """What an object is and where it lies, as far as the image knows."""
+    facts: dict[str, Fact] = {"object": kind}
+    if row >= 0 and "handle" in table:
+        facts["address"] = int(table["handle"][row])
+    return facts
+
+
+def page_facts(image: MemoryImage, pfn: int) -> dict[str, Fact]:
+    """A page: its frame, and the address of its struct page."""
+    facts: dict[str, Fact] = {"pfn": pfn}
+    if "memmap" in image.machine:
+        facts["object"] = "page"
+        size = int(image.machine["page_struct"][0])
+        facts["address"] = int(image.machine["memmap"][0]) + pfn * size
+    return facts
+
+
+# ---------------------------------------------------------------- whom it affects
+
+
+def users_of_mm(image: MemoryImage, mm: int) -> tuple[Mapper, ...]:
+    """The processes of an address space."""
+    return () if mm < 0 else (Mapper(*users_of(image, mm), 0),)
+
+
+def users_of_vmas(image: MemoryImage, rows: npt.ArrayLike) -> tuple[Mapper, ...]:
+    """The processes of some VMAs, each with the VMA's first address."""
+    known = np.unique(np.asarray(rows, np.int64))
+    return tuple(
+        Mapper(*users_of(image, int(image.vmas["mm"][row])), int(image.vmas["start"][row]))
+        for row in known[known >= 0][:MAX_MAPPERS].tolist()
+    )
+
+
+def vmas_of_anon_vma(image: MemoryImage, row: int) -> I64:
+    """The VMAs in its tree, or that have it in their list."""
+    nodes, listed = image.tables["tree_nodes"], image.tables["chain_nodes"]
+    return np.concatenate([
+        nodes["vma"][nodes["anon_vma"] == row], listed["vma"][listed["claims_anon_vma"] == row],
+    ]).astype(np.int64)  # fmt: skip
+
+
+def users_of_anon_vma(image: MemoryImage, row: int) -> tuple[Mapper, ...]:
+    """The processes whose VMAs have it."""
+    return () if row < 0 else users_of_vmas(image, vmas_of_anon_vma(image, row))
+
+
+def users_of_file(image: MemoryImage, row: int) -> tuple[Mapper, ...]:
+    """The processes that map a file."""
+    if row < 0:
+        return ()
+    return users_of_vmas(image, np.flatnonzero(image.vmas["file"] == row))
+
+
+def users_of_page(image: MemoryImage, pfn: int) -> tuple[Mapper, ...]:
+    """The processes that map a page."""
+    return mappers_of_page(image, pfn)

@@ -5,6 +5,10 @@ The walk is that of rmap_walk() (mm/rmap.c): an anonymous page names an anon_vma
 its file, and their trees the VMAs whose range of indices has the page's; a merged page names a node
 with a list of places. An entry that no walk meets is one that the kernel will forget: when it frees
 the page, moves it or writes it out.
+
+Of merged pages it forgets some by design: a child of fork() has no place of its own in the list,
+and ksmd may drop its parent's; a merged page that comes back from swap has none either. Those that
+no walk meets are counted and are no findings.
 """
 
 from __future__ import annotations
@@ -15,15 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage
-from rmap.image.flags import Kpf, Pte
+from rmap.image.flags import Kpf, Pte, Vm
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
-from rmap.query.checks.mappers import mapper_of, name_users
+from rmap.query.checks.mappers import mapper_of, name_users, users_of
 from rmap.query.checks.objects import anon_vma_name, file_name
 from rmap.query.checks.registry import Fact, Outcome, check
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+
+FORGOTTEN = (
+    "mappings of merged pages that no place in the list of the page's node leads to: the kernel "
+    "permits that, so that one that was lost looks the same"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +73,39 @@ def reach(image: MemoryImage, limit: int) -> Outcome:
     found.where(subject, "unreached", ~ksm & owned & ~met, lambda at: (
         f"{_owner(image, int(page[at]))}, which it names, does not lead to that VMA"))  # fmt: skip
     found.where(subject, "index", ~ksm & met & (index != wanted), lambda at: (
-        f"its index is {int(index[at]):#x}, and the place has {int(wanted[at]):#x}"))  # fmt: skip
-    found.where(subject, "merged", ksm & ~_merged(image, entries),
-                "no place in the list of its node leads there")  # fmt: skip
+        f"its index is {int(index[at]):#x}, and the place has {int(wanted[at]):#x}"),
+        wanted, index)  # fmt: skip
+    found.leave_open(int((ksm & ~_merged(image, entries)).sum()), FORGOTTEN)
     found.where(subject, "nobody", ~ksm & ~owned & (word != 0), lambda at: (
         f"it names {int(word[at]):#x}, which is nothing that is known"))  # fmt: skip
+    _beyond(image, found)
     return found.outcome("entry")
+
+
+def _beyond(image: MemoryImage, found: Collector) -> None:
+    """Entries that map what is no page of memory, in VMAs that map nothing but pages."""
+    ptes, vmas, ram = image.ptes, image.vmas, image.ram
+    if not len(ram):
+        return
+    devices = np.uint64(Vm.PFNMAP | Vm.MIXEDMAP | Vm.IO)
+    rows = np.flatnonzero(
+        (ptes["flags"] & np.uint32(Pte.PRESENT) != 0) & (image.pte_vma >= 0)
+    )  # fmt: skip
+    rows = rows[vmas["flags"][image.pte_vma[rows]] & devices == 0]
+    at = np.searchsorted(ram["start_pfn"], ptes["pfn"][rows], side="right") - 1
+    inside = (at >= 0) & (ptes["pfn"][rows] < ram["end_pfn"][np.maximum(at, 0)])
+    entry = Subject(
+        lambda row: (
+            f"the entry at {int(ptes['address'][row]):#x} of "
+            f"{name_users(*users_of(image, int(ptes['mm'][row])))}"
+        ),
+        lambda row: {
+            "object": "entry", "address": int(ptes["address"][row]), "pfn": int(ptes["pfn"][row]),
+        },
+        lambda row: (mapper_of(image, row),),
+    )  # fmt: skip
+    found.add(entry, "beyond", rows[~inside],
+              lambda row: f"maps page {int(ptes['pfn'][row]):#x}, which is no memory")  # fmt: skip
 
 
 def _subject(image: MemoryImage, entries: _Entries) -> Subject:
@@ -82,9 +118,12 @@ def _subject(image: MemoryImage, entries: _Entries) -> Subject:
 
     def facts(at: int) -> dict[str, Fact]:
         mapper = mapper_of(image, int(entries.rows[at]))
-        return {"pfn": int(pfns[at]), "address": mapper.address, "pid": mapper.pids[0]}
+        return {
+            "object": "entry", "pfn": int(pfns[at]), "address": mapper.address,
+            "pid": mapper.pids[0],
+        }  # fmt: skip
 
-    return Subject(name, facts)
+    return Subject(name, facts, lambda at: (mapper_of(image, int(entries.rows[at])),))
 
 
 def _owner(image: MemoryImage, page: int) -> str:

@@ -29,6 +29,7 @@ class Finding:
     what: str  #: one line for people
     facts: Mapping[str, Fact]  #: the same for programs; the names depend on the check
     mappers: tuple[Mapper, ...] = ()
+    relation: str = "mapped by"  #: what the mappers are to it, in words
 
 
 @dataclass(frozen=True, slots=True)

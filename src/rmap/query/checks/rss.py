@@ -92,5 +92,6 @@ def _finding(image: MemoryImage, mm: int, counter: str, found: int, counted: int
     return Finding(
         "rss",
         f"{counter} of {name_users(pids, comm)}: {found} bytes in page tables, {counted} counted",
-        {"pid": pids[0], "counter": counter, "found": found, "counted": counted},
-    )
+        {"pid": pids[0], "counter": counter, "found": found, "counted": counted,
+         **({"address": int(image.mms["handle"][mm])} if "handle" in image.mms else {})},
+    )  # fmt: skip

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rmap.source.dump.damage import Damage, missing, repeated
 from rmap.source.dump.pages import ANON, Pages
 from rmap.source.dump.rbtree import Forest, rb_columns, read_forest
-from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records
+from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records, rows_of
 from rmap.source.dump.spaces import Spaces
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _CHAIN: dict[str, str | tuple[str, ...]] = {
 }  # fmt: skip
 #: Edges in one VMA's list beyond which it is taken to be endless.
 _MOST_CHAINS = 1 << 20
+#: Steps from an anon_vma that somebody names to its ancestors, which others name as well if all is
+#: well: more of them lead through memory that has no anon_vmas.
+_GENERATIONS = 64
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,12 @@ class AnonVmas:
     listed_vma: I64
     position: I64
     forest: Forest
-    damage: tuple[tuple[str, int, str], ...]
+    rb_offset: int
+    damage: tuple[Damage, ...]
 
     def row_of(self, addresses: U64) -> I64:
         """Rows of anon_vmas by address, -1 for others."""
         return rows_of(self.anon_vmas.address, addresses)
-
-
-def rows_of(known: U64, wanted: U64) -> I64:
-    """Where values lie in an ascending array, -1 for those that do not."""
-    at = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
-    if not len(known):
-        return np.full(len(wanted), -1, np.int64)
-    return np.where(known[at] == wanted, at, -1).astype(np.int64)
 
 
 def chain_layout(program: Program) -> Layout:
@@ -70,7 +67,7 @@ def chain_layout(program: Program) -> Layout:
 
 def read_anon_vmas(program: Program, spaces: Spaces, pages: Pages, pinned: U64) -> AnonVmas:
     """Read all anon_vmas that VMAs, chains, pages or (`pinned`) KSM name, and their ancestors."""
-    damage: list[tuple[str, int, str]] = []
+    damage: list[Damage] = []
     listed, vma, position = _lists(program, spaces, damage)
     named = pages.mapping & np.uint64(3) == ANON
     mapped = named & (pages.mapcount > 0)
@@ -84,16 +81,16 @@ def read_anon_vmas(program: Program, spaces: Spaces, pages: Pages, pinned: U64) 
     assert offset is not None
     forest = read_forest(chain_layout(program), offset, tops)
     damage += [
-        ("anon_vma", int(anon_vmas.address[torn.tree]), f"its tree: {torn.to:#x} {torn.why}")
+        torn.damage("anon_vma_chain", offset, "anon_vma", int(anon_vmas.address[torn.tree]))
         for torn in forest.torn
     ]
-    return AnonVmas(anon_vmas, listed, vma, position, forest, tuple(damage))
+    return AnonVmas(anon_vmas, listed, vma, position, forest, offset, tuple(damage))
 
 
-def _with_ancestors(program: Program, wanted: U64, damage: list[tuple[str, int, str]]) -> Records:
+def _with_ancestors(program: Program, wanted: U64, damage: list[Damage]) -> Records:
     """The anon_vmas, and those that they name as root or parent, and so on."""
     layout = Layout(program, "struct anon_vma", _ANON_VMA).require("root", "parent", "top")
-    while True:
+    for _ in range(_GENERATIONS):
         records = read_records(layout, wanted)
         there = records.present
         above = np.concatenate([records["root"][there], records["parent"][there]])
@@ -101,13 +98,19 @@ def _with_ancestors(program: Program, wanted: U64, damage: list[tuple[str, int, 
         if len(more) == len(wanted):
             break
         wanted = more
-    damage += [("anon_vma", int(at), "is not in the dump") for at in wanted[~records.present]]
+    damage += missing("anon_vma", wanted[~there])
+    records = Records(wanted[there], records.values[there], there[there])
+    for name in ("root", "parent"):
+        lost = rows_of(records.address, records[name]) < 0
+        damage += [
+            Damage("anon_vma", int(at), f"its {name}, {int(to):#x}, is not in the dump",
+                   found=int(to))
+            for at, to in zip(records.address[lost], records[name][lost], strict=True)
+        ]  # fmt: skip
     return records
 
 
-def _lists(
-    program: Program, spaces: Spaces, damage: list[tuple[str, int, str]]
-) -> tuple[Records, I64, I64]:
+def _lists(program: Program, spaces: Spaces, damage: list[Damage]) -> tuple[Records, I64, I64]:
     """The edges of all VMAs' lists, each list from its head on."""
     layout = chain_layout(program)
     link = member_offset(program, "struct anon_vma_chain", "same_vma")
@@ -123,22 +126,43 @@ def _lists(
         go_on = (at != ends[vma]) & (at != 0)
         vma, at = vma[go_on], at[go_on]
         again = np.array([one in seen for one in at.tolist()], bool)
-        damage += [
-            ("anon_vma_chain", int(one) - link, "is met twice in lists") for one in at[again]
-        ]
+        damage += repeated("anon_vma_chain", at[again] - np.uint64(link))
         vma, at = vma[~again], at[~again]
         if not len(at):
             break
         seen.update(at.tolist())
         records = read_records(layout, at - np.uint64(link))
         there = records.present
-        damage += [("anon_vma_chain", int(one), "is not in the dump")
-                   for one in records.address[~there]]  # fmt: skip
+        damage += [
+            Damage("vma", int(spaces.vmas.address[row]), f"its list of anon_vma_chains leads to "
+                   f"{int(one):#x}, which is not in the dump", found=int(one),
+                   mm=int(spaces.vma_mm[row]))
+            for one, row in zip(records.address[~there], vma[~there], strict=True)
+        ]  # fmt: skip
         records = Records(records.address[there], records.values[there], there[there])
         vma = vma[there]
         parts.append((records, vma, np.full(len(vma), position, np.int64)))
         at = records["next"]
-    return _concatenated(parts, layout)
+    listed, owner, places = _concatenated(parts, layout)
+    damage += _back_links(listed, owner, places, link, ends, spaces)
+    return listed, owner, places
+
+
+def _back_links(
+    listed: Records, vma: I64, position: I64, link: int, ends: U64, spaces: Spaces
+) -> list[Damage]:
+    """Edges whose link back does not lead to the one before, or to the head of the list."""
+    if "prev" not in (listed.values.dtype.names or ()) or not len(listed):
+        return []
+    links = listed.address + np.uint64(link)
+    before = np.where(position == 0, ends[vma], np.roll(links, 1))
+    said = listed["prev"]
+    return [
+        Damage("anon_vma_chain", int(listed.address[row]),
+               "its link back does not lead to the one before it in the list of its VMA",
+               "back link", int(before[row]), int(said[row]), int(spaces.vma_mm[vma[row]]))
+        for row in np.flatnonzero(said != before).tolist()
+    ]  # fmt: skip
 
 
 def _concatenated(

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image.flags import Kpf
-from rmap.source.dump.anon import rows_of
+from rmap.source.dump.damage import Damage, missing
 from rmap.source.dump.dentries import inode_paths
 from rmap.source.dump.pages import Pages
 from rmap.source.dump.rbtree import Forest, rb_columns, read_forest
-from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records
+from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records, rows_of
 from rmap.source.dump.spaces import VMA, Spaces
 
 if TYPE_CHECKING:
@@ -50,16 +50,17 @@ class Files:
     deleted: npt.NDArray[np.bool_]
     path: list[str]
     forest: Forest
-    damage: tuple[tuple[str, int, str], ...]
+    rb_offset: int
+    damage: tuple[Damage, ...]
 
 
 def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
     """Read the files that some VMA maps or some page of the page cache belongs to."""
-    damage: list[tuple[str, int, str]] = []
+    damage: list[Damage] = []
     file_layout = Layout(program, "struct file", _FILE).require("mapping")
     named = spaces.vmas["file"]
     files = read_records(file_layout, np.unique(named[named != 0]))
-    damage += [("file", int(at), "is not in the dump") for at in files.address[~files.present]]
+    damage += missing("file", files.address[~files.present])
     of_vma = rows_of(files.address, named)
     wanted = np.where(of_vma >= 0, files["mapping"][of_vma], np.uint64(0)) if len(files) else named
     of_file = (pages.mapping & np.uint64(3) == 0) & (pages.mapping != 0)
@@ -67,14 +68,8 @@ def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
     cached = of_file & ~mapped & (pages.kpf & np.uint64(Kpf.LRU) != 0)
     layout = Layout(program, "struct address_space", _MAPPING).require("host", "top")
     addresses = np.unique(np.concatenate([wanted, pages.mapping[mapped]]))
-    mappings = _with_cached(
-        program, read_records(layout, addresses[addresses != 0]),
-        np.unique(pages.mapping[cached]), layout,
-    )  # fmt: skip
-    damage += [
-        ("address_space", int(at), "is not in the dump")
-        for at in mappings.address[~mappings.present]
-    ]
+    mappings = _sound(program, read_records(layout, addresses[addresses != 0]), damage)
+    mappings = _with_cached(program, mappings, np.unique(pages.mapping[cached]), layout)
     inodes = read_records(Layout(program, "struct inode", _INODE).require("sb", "ino"),
                           mappings["host"])  # fmt: skip
     device, inode, deleted = _identities(program, mappings, inodes)
@@ -85,11 +80,26 @@ def read_files(program: Program, spaces: Spaces, pages: Pages) -> Files:
     tops = np.where(mappings.present, mappings["top"], np.uint64(0))
     forest = read_forest(vma, offset, tops)
     damage += [
-        ("address_space", int(mappings.address[torn.tree]), f"its tree: {torn.to:#x} {torn.why}")
+        torn.damage("vma", offset, "address_space", int(mappings.address[torn.tree]))
         for torn in forest.torn
     ]
     rows = rows_of(mappings.address, wanted)
-    return Files(mappings, rows, device, inode, deleted, path, forest, tuple(damage))
+    return Files(mappings, rows, device, inode, deleted, path, forest, offset, tuple(damage))
+
+
+def _sound(program: Program, mappings: Records, damage: list[Damage]) -> Records:
+    """Those that are what they should be: their host names them as its own."""
+    damage += missing("address_space", mappings.address[~mappings.present])
+    inodes = read_records(Layout(program, "struct inode", _INODE).require("mapping"),
+                          mappings["host"])  # fmt: skip
+    good = mappings.present & inodes.present & (inodes["mapping"] == mappings.address)
+    damage += [
+        Damage("address_space", int(mappings.address[row]),
+               "is none: what it names as its inode does not name it", "owner",
+               int(mappings.address[row]), int(inodes["mapping"][row]))
+        for row in np.flatnonzero(mappings.present & ~good).tolist()
+    ]  # fmt: skip
+    return Records(mappings.address[good], mappings.values[good], good[good])
 
 
 def _with_cached(program: Program, mappings: Records, cached: U64, layout: Layout) -> Records:

@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rmap.errors import ImageError
 from rmap.image import TABLES, MemoryImage, Table
 from rmap.image.flags import Kpf, Pte
 from rmap.source import Progress, no_progress
-from rmap.source.dump.anon import AnonVmas, rows_of
+from rmap.source.dump.anon import AnonVmas
 from rmap.source.dump.entries import decode
 from rmap.source.dump.files import Files
 from rmap.source.dump.pages import ANON, Pages
 from rmap.source.dump.program import open_dump
-from rmap.source.dump.reading import NOT_IN_DUMP, Reading, read
+from rmap.source.dump.reading import Reading, read
+from rmap.source.dump.records import rows_of
+from rmap.source.dump.spaces import Spaces
 from rmap.source.dump.structure import structure
+from rmap.source.dump.swap import entry_of
 from rmap.source.proc.swaptypes import flags_of_types
 
 if TYPE_CHECKING:
-    pass
+    from drgn import Program
 
 Columns = dict[str, Any]
 PAGE_SIZE = 4096
 _TAGS = np.uint64(3)
-#: A swp_entry_t: what an XArray can hold as a value, with 5 bits of type on top.
-_CACHE_TYPE = np.uint64(58)
-_CACHE_OFFSET = np.uint64((1 << 58) - 1)
 
 
 def dump_image(
@@ -42,9 +43,21 @@ def dump_image(
     >>> image = dump_image(Path("vmcore"))  # doctest: +SKIP
     """
     started = time.time_ns()
-    program = open_dump(path, debug)
-    reading = read(program, progress or no_progress)
-    return tables(reading, time.time_ns() - started)
+    return image_of(open_dump(path, debug), str(path), started, progress or no_progress)
+
+
+def image_of(program: Program, name: str, started: int, progress: Progress) -> MemoryImage:
+    """Read the kernel of a program; `started` is when that began, ns.
+
+    Raises `ImageError`, which names `name`, if what everything begins with is damaged: the memory
+    map, types, the first task. What comes after that is tolerated, and noted in the image.
+    """
+    import drgn
+
+    try:
+        return tables(read(program, progress), time.time_ns() - started)
+    except (drgn.FaultError, LookupError, ValueError, OverflowError) as error:
+        raise ImageError(f"{name}: damaged beyond reading: {error}") from error
 
 
 # ---------------------------------------------------------------- tables
@@ -65,6 +78,7 @@ def tables(reading: Reading, duration: int) -> MemoryImage:
         "anon_vma_chains": _chains(reading),
         "i_mmap": _i_mmap(reading),
         "swap_slots": _swap_slots(reading),
+        "compounds": _compounds(reading),
         **structure(reading),
     }
     return MemoryImage(made)
@@ -84,7 +98,10 @@ def _machine(reading: Reading, duration: int) -> Columns:
         "page_mapcount": True,
         "missing_pages": reading.pages.map.missing,
         "missing_tables": reading.missing_tables,
-        "missing_objects": sum(what == NOT_IN_DUMP for _, _, what in reading.damage),
+        "missing_objects": sum(one.kind == "missing" for one in reading.damage)
+        - reading.missing_tables,
+        "memmap": reading.pages.map.base,
+        "page_struct": reading.pages.map.size,
     }
 
 
@@ -109,6 +126,7 @@ def _processes(reading: Reading) -> Table:
                 "comm": one.comm, "cmdline": one.cmdline, "uid": one.uid,
                 "user": str(one.uid) if one.uid >= 0 else "", "cgroup": one.cgroup,
                 "start_time": one.start_time, "threads": len(one.tasks), "status": one.status,
+                "handle": int(reading.tasks.records.address[one.tasks[0]]),
             }
             for one in reading.tasks.processes
         ],
@@ -131,9 +149,25 @@ def _mms(reading: Reading) -> Table:
             "rss_file": counters.file,
             "rss_shmem": counters.shmem,
             "swap": counters.swap,
-            "locked": spaces.mm["locked"].astype(np.int64) * PAGE_SIZE,
+            "locked": _signed(spaces.mm["locked"]) * PAGE_SIZE,
+            "handle": spaces.mm.address,
+            "map_count": spaces.mm["map_count"].astype(np.int64),
+            "total_vm": _signed(spaces.mm["total"]),
+            "page_tables": _page_tables(spaces),
+            "tables_found": reading.table_bytes,
         },
     )
+
+
+def _signed(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Numbers of pages, of which garbage may be larger than the counters of an image."""
+    return np.minimum(values.astype("u8"), np.uint64(1 << 50)).astype(np.int64)
+
+
+def _page_tables(spaces: Spaces) -> npt.NDArray[np.int64]:
+    if "pgtables" not in (spaces.mm.values.dtype.names or ()):
+        return np.full(len(spaces.mm), -1, np.int64)
+    return spaces.mm["pgtables"].astype(np.int64)
 
 
 def _vmas(reading: Reading) -> Table:
@@ -152,8 +186,8 @@ def _vmas(reading: Reading) -> Table:
         {
             "vma": np.arange(len(vmas), dtype=np.int32),
             "mm": spaces.vma_mm.astype(np.int32),
-            "start": vmas["start"],
-            "end": vmas["end"],
+            "start": spaces.start,
+            "end": spaces.end,
             "flags": vmas["flags"],
             "pgoff": vmas["pgoff"],
             "device": of_file(files.device, 0).astype("u8"),
@@ -162,6 +196,7 @@ def _vmas(reading: Reading) -> Table:
             "name": reading.names,
             "file": file.astype(np.int32),
             "anon_vma": reading.anon.row_of(vmas["anon_vma"]).astype(np.int32),
+            "handle": vmas.address,
         },
     )
 
@@ -172,8 +207,11 @@ def _ptes(reading: Reading) -> Table:
     types = flags_of_types(reading.facts.release, reading.facts.configuration)
     decoded = decode(joined["value"], joined["order"], types)
     flags = decoded.flags
+    # No page lies so; the entry is garbage, or of a table that is none.
+    huge = joined["order"].astype("u8")
+    pfn = decoded.pfn >> huge << huge
     present = flags & np.uint32(Pte.PRESENT) != 0
-    row = pages.map.row_of(decoded.pfn)
+    row = pages.map.row_of(pfn)
     known = present & (row >= 0)
     kpf = np.where(known, pages.kpf[row], np.uint64(0))
     mapping = np.where(known, pages.mapping[row], np.uint64(0))
@@ -188,7 +226,7 @@ def _ptes(reading: Reading) -> Table:
     flags[known & (pages.mapcount[row] == 1)] |= np.uint32(Pte.EXCLUSIVE)
     return Table(
         TABLES["ptes"],
-        {"mm": joined["mm"], "address": joined["address"], "pfn": decoded.pfn,
+        {"mm": joined["mm"], "address": joined["address"], "pfn": pfn,
          "order": joined["order"], "flags": flags},
     )  # fmt: skip
 
@@ -213,8 +251,32 @@ def _pages(reading: Reading) -> Table:
             "index": pages.index,
             "anon_vma": np.where(anon, reading.anon.row_of(pointer), -1).astype(np.int32),
             "file": file.astype(np.int32),
+            **_exclusive(reading),
         },
     )
+
+
+def _exclusive(reading: Reading) -> Columns:
+    mask = reading.facts.flag("PG_anon_exclusive")
+    if not mask:
+        return {}
+    pages = reading.pages
+    anon = pages.mapping & ANON != 0
+    return {"exclusive": anon & (pages.map["flags"] & np.uint64(mask) != 0)}
+
+
+def _compounds(reading: Reading) -> Table:
+    compounds = reading.compounds
+    columns: Columns = {
+        "pfn": reading.pages.map.pfn[compounds.head],
+        "order": compounds.order,
+        "entire": compounds.entire,
+    }
+    if compounds.large is not None:
+        columns["large"] = compounds.large
+    if compounds.parts is not None:
+        columns["parts"] = compounds.parts
+    return Table(TABLES["compounds"], columns)
 
 
 def _files(files: Files) -> Table:
@@ -226,8 +288,16 @@ def _files(files: Files) -> Table:
             "inode": files.inode,
             "path": files.path,
             "deleted": files.deleted,
+            "handle": files.mappings.address,
+            "writable": files.mappings["writable"].astype(np.int32),
+            "leftmost": _structs(files.mappings["leftmost"], files.rb_offset),
         },
     )
+
+
+def _structs(nodes: npt.NDArray[np.uint64], offset: int) -> npt.NDArray[np.uint64]:
+    """The structs that nodes of trees lie in; 0 stays."""
+    return np.where(nodes == 0, nodes, nodes - np.uint64(offset))
 
 
 def _anon_vmas(anon: AnonVmas) -> Table:
@@ -247,7 +317,10 @@ def _anon_vmas(anon: AnonVmas) -> Table:
     }
     for name in ("degree", "num_children", "num_active_vmas"):
         if name in (records.values.dtype.names or ()):
-            columns[name] = records[name].astype(np.int32)
+            columns[name] = np.minimum(records[name].astype("u8"), np.uint64(1 << 30)).astype(
+                np.int32
+            )
+    columns["leftmost"] = _structs(records["leftmost"], anon.rb_offset)
     return Table(TABLES["anon_vmas"], columns)
 
 
@@ -297,22 +370,36 @@ def _i_mmap(reading: Reading) -> Table:
     )
 
 
-def _entries_of_cache(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Entries (type | offset << 5) of page->private, which has the type in front of the offset."""
-    return words >> _CACHE_TYPE | (words & _CACHE_OFFSET) << np.uint64(5)
-
-
 def _swap_slots(reading: Reading) -> Table:
-    entries, counts, _ = reading.swap
-    pages = reading.pages
-    cached = pages.kpf & np.uint64(Kpf.SWAPCACHE) != 0
+    """Slots in use, and those that only a page of the swap cache names."""
+    swap, pages = reading.swap, reading.pages
+    cached = pages.kpf[pages.head] & np.uint64(Kpf.SWAPCACHE) != 0
     frames = pages.map.pfn[cached]
-    names = _entries_of_cache(pages.map["private"][cached])
+    # A large page has consecutive slots, and its head the first of them.
+    ahead = frames - pages.map.pfn[pages.head[cached]]
+    names = entry_of(pages.map["private"][pages.head[cached]] + ahead)
     order = np.argsort(names)
-    found = rows_of(names[order], entries)
-    cache = np.where(found >= 0, frames[order][found].astype(np.int64), -1) if len(order) else found
-    sequence = np.argsort(entries)
+    entry = np.union1d(swap.entry, names)
+    slot, page = rows_of(swap.entry, entry), rows_of(names[order], entry)
+
+    def of_slot(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.where(slot >= 0, column[slot], 0) if len(column) else np.zeros(len(entry))
+
+    held = swap.held
+    counts = np.full(len(entry), -1)
+    if held is not None:
+        values, times = np.unique(held, return_counts=True)
+        at = rows_of(values, entry)
+        counts = np.where(at >= 0, times[at], 0) if len(values) else np.zeros(len(entry))
     return Table(
         TABLES["swap_slots"],
-        {"entry": entries[sequence], "count": counts[sequence], "cache_pfn": cache[sequence]},
-    )
+        {
+            "entry": entry,
+            "count": of_slot(swap.count).astype(np.int32),
+            "cache_pfn": np.where(page >= 0, frames[order][page].astype(np.int64), -1)
+            if len(order) else np.full(len(entry), -1),
+            "cached": of_slot(swap.cached).astype(bool),
+            "shmem": of_slot(swap.shmem).astype(np.int32),
+            "shmem_found": counts.astype(np.int32),
+        },
+    )  # fmt: skip

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rmap.source.dump.damage import Damage, repeated
 from rmap.source.dump.pages import KSM, Pages
-from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records
+from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records, rows_of
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -21,6 +22,7 @@ _NODE: dict[str, str | tuple[str, ...]] = {
 }  # fmt: skip
 _ITEM: dict[str, str | tuple[str, ...]] = {
     "anon_vma": "anon_vma", "mm": "mm", "address": "address", "next": "hlist.next", "head": "head",
+    "list": "rmap_list",
 }  # fmt: skip
 _ADDRESS_MASK = np.uint64(0xFFFF_FFFF_FFFF_F000)
 #: Items of one node beyond which its list is taken to be endless.
@@ -34,7 +36,7 @@ class Merged:
     nodes: Records
     items: Records
     node: I64
-    damage: tuple[tuple[str, int, str], ...]
+    damage: tuple[Damage, ...]
 
     @property
     def address(self) -> U64:
@@ -54,9 +56,13 @@ def read_ksm(program: Program, pages: Pages) -> Merged:
     named = np.unique(pages.mapping[mapped] & ~KSM)
     node_kind, item_kind = _struct(program, "stable_node"), _struct(program, "rmap_item")
     nodes = read_records(Layout(program, node_kind, _NODE), named[named != 0])
+    lost = np.isin(pages.mapping & ~KSM, nodes.address[~nodes.present]) & mapped
     damage = [
-        ("stable_node", int(at), "is not in the dump") for at in nodes.address[~nodes.present]
-    ]
+        Damage("page", pages.map.base + int(pages.map.pfn[row]) * pages.map.size,
+               f"its node of KSM, {int(pages.mapping[row] & ~KSM):#x}, is not in the dump",
+               found=int(pages.mapping[row] & ~KSM))
+        for row in np.flatnonzero(lost).tolist()
+    ]  # fmt: skip
     layout = Layout(program, item_kind, _ITEM)
     link = member_offset(program, item_kind, "hlist")
     owner = np.flatnonzero(nodes.present)
@@ -65,8 +71,7 @@ def read_ksm(program: Program, pages: Pages) -> Merged:
     seen: set[int] = set()
     while link is not None and len(seen) < _MOST_ITEMS:
         again = np.array([one in seen for one in at.tolist()], bool)
-        damage += [("rmap_item", int(one) - link, "is met twice in lists")
-                   for one in at[again & (at != 0)]]  # fmt: skip
+        damage += repeated("rmap_item", at[again & (at != 0)] - np.uint64(link))
         go_on = (at != 0) & ~again
         owner, at = owner[go_on], at[go_on]
         if not len(at):
@@ -74,7 +79,11 @@ def read_ksm(program: Program, pages: Pages) -> Merged:
         seen.update(at.tolist())
         records = read_records(layout, at - np.uint64(link))
         there = records.present
-        damage += [("rmap_item", int(one), "is not in the dump") for one in records.address[~there]]
+        damage += [
+            Damage("stable_node", int(nodes.address[row]), f"its item {one:#x} is not in the dump",
+                   found=int(one))
+            for one, row in zip(records.address[~there].tolist(), owner[~there], strict=True)
+        ]  # fmt: skip
         records = Records(records.address[there], records.values[there], there[there])
         owner = owner[there]
         parts.append((records, owner))
@@ -87,4 +96,36 @@ def read_ksm(program: Program, pages: Pages) -> Merged:
         np.concatenate([part[0].values for part in parts]),
         np.concatenate([part[0].present for part in parts]),
     )
-    return Merged(nodes, items, np.concatenate([part[1] for part in parts]), tuple(damage))
+    node = np.concatenate([part[1] for part in parts])
+    return Merged(nodes, items, node, (*damage, *_contradictions(nodes, items, node)))
+
+
+def _contradictions(nodes: Records, items: Records, node: I64) -> list[Damage]:
+    """Lists of another length than their node says, and items out of order.
+
+    All items of an address space are in one list by ascending address, whichever nodes they are on.
+    """
+    damage = []
+    counted = np.bincount(node, minlength=len(nodes))
+    if "length" in (nodes.values.dtype.names or ()):
+        for row in np.flatnonzero(nodes.present & (nodes["length"] != counted)).tolist():
+            said = int(nodes["length"][row])
+            damage.append(
+                Damage("stable_node", int(nodes.address[row]),
+                       f"says that it has {said} items, and has {counted[row]}", "length",
+                       str(counted[row]), str(said))
+            )  # fmt: skip
+    if "list" not in (items.values.dtype.names or ()):
+        return damage
+    order = np.argsort(items.address)
+    after = rows_of(items.address[order], items["list"])
+    page = items["address"] & _ADDRESS_MASK
+    for row in np.flatnonzero(after >= 0).tolist():
+        other = int(order[after[row]])
+        if items["mm"][other] != items["mm"][row] or page[other] <= page[row]:
+            damage.append(
+                Damage("rmap_item", int(items.address[row]),
+                       f"of {int(page[row]):#x} stands before one of {int(page[other]):#x}",
+                       "order", found=int(page[row]))
+            )  # fmt: skip
+    return damage

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rmap.source.dump.damage import Damage
 from rmap.source.dump.records import U64, Layout, read_records
 
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ _LEVELS = 31
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """What the trees hold: which tree, the range of indices, the entry. `bad` are lost branches."""
+    """What the trees hold: which tree, the range of indices, the entry, the node that has it.
+
+    `bad` are lost branches, with the trees' numbers as the rows of address spaces.
+    """
 
     tree: npt.NDArray[np.int64]
     first: U64
     last: U64
     entry: U64
-    bad: tuple[tuple[int, int, str], ...]
+    node: U64
+    bad: tuple[Damage, ...]
 
 
 def is_node(entries: U64) -> npt.NDArray[np.bool_]:
@@ -61,7 +66,7 @@ def read_maple_trees(program: Program, roots: U64) -> Leaves:
     first, last = np.zeros(len(roots), "u8"), np.full(len(roots), _MAX)
     # A tree of one entry at index 0 is that entry.
     lone = ~nodes & (roots != 0)
-    reader.found.append((tree[lone], first[lone], first[lone], roots[lone]))
+    reader.found.append((tree[lone], first[lone], first[lone], roots[lone], first[lone]))
     reader.read(tree[nodes], roots[nodes], first[nodes], last[nodes])
     return reader.leaves()
 
@@ -70,8 +75,12 @@ class _Reader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.seen: set[int] = set()
-        self.bad: list[tuple[int, int, str]] = []
-        self.found: list[tuple[npt.NDArray[np.int64], U64, U64, U64]] = []
+        self.bad: list[Damage] = []
+        self.found: list[tuple[npt.NDArray[np.int64], U64, U64, U64, U64]] = []
+
+    def _note(self, tree: int, entry: int, what: str, kind: str) -> None:
+        node = entry & int(_NODE_MASK)
+        self.bad.append(Damage("maple_node", node, what, kind, mm=int(tree)))
 
     def read(self, tree: npt.NDArray[np.int64], node: U64, first: U64, last: U64) -> None:
         """Read nodes, and what is below them down to the leaves."""
@@ -81,14 +90,15 @@ class _Reader:
             if not len(node):
                 return
             tree, node, first, last = self._open(tree, node, first, last)
-        self.bad += [(int(t), int(e), "lies too deep") for t, e in zip(tree, node, strict=True)]
+        for number, entry in zip(tree.tolist(), node.tolist(), strict=True):
+            self._note(number, entry, "lies deeper than a tree can be", "loop")
 
     def _new(self, tree: npt.NDArray[np.int64], entry: U64) -> npt.NDArray[np.bool_]:
         keep = np.ones(len(entry), bool)
         for row, one in enumerate((entry & _NODE_MASK).tolist()):
             if one in self.seen:
                 keep[row] = False
-                self.bad.append((int(tree[row]), one, "is met twice"))
+                self._note(int(tree[row]), one, "is met twice", "loop")
             self.seen.add(one)
         return keep
 
@@ -101,17 +111,22 @@ class _Reader:
         parts = []
         for row, one in enumerate(kind.tolist()):
             if not records.present[row] or one not in (_LEAF, _RANGE, _ARANGE):
-                why = "is not in memory" if not records.present[row] else f"is of kind {one}"
-                self.bad.append((int(tree[row]), int(entry[row]), why))
+                why = (
+                    "is of no kind that there is" if records.present[row] else "is not in the dump"
+                )
+                self._note(int(tree[row]), int(entry[row]), why, "missing")
                 continue
             values = records.values[row]
             arange = one == _ARANGE
             pivots = values["apivot" if arange else "pivot"]
             slots = values["aslot" if arange else "slot"]
             end = int(values["aend"]) if arange else _range_end(pivots, values["end"], last[row])
-            part = _slots(int(tree[row]), pivots, slots, end, first[row], last[row])
+            part, astray = _slots(int(tree[row]), pivots, slots, end, first[row], last[row])
+            if astray:
+                self._note(int(tree[row]), int(entry[row]), "has a pivot out of order", "order")
             if one == _LEAF:
-                self.found.append((part[0], part[2], part[3], part[1]))
+                node = np.full(len(part[0]), entry[row] & _NODE_MASK)
+                self.found.append((part[0], part[2], part[3], part[1], node))
             else:
                 parts.append(part)
         if not parts:
@@ -123,9 +138,13 @@ class _Reader:
     def leaves(self) -> Leaves:
         """All entries, by tree and index."""
         tree = np.concatenate([one[0] for one in self.found])
-        first, last, entry = (np.concatenate([one[at] for one in self.found]) for at in (1, 2, 3))
+        first, last, entry, node = (
+            np.concatenate([one[at] for one in self.found]) for at in (1, 2, 3, 4)
+        )
         order = np.lexsort((first, tree))
-        return Leaves(tree[order], first[order], last[order], entry[order], tuple(self.bad))
+        return Leaves(
+            tree[order], first[order], last[order], entry[order], node[order], tuple(self.bad)
+        )
 
 
 def _range_end(pivots: U64, meta: int, last: np.uint64) -> int:
@@ -141,13 +160,18 @@ def _range_end(pivots: U64, meta: int, last: np.uint64) -> int:
 
 def _slots(
     tree: int, pivots: U64, slots: U64, end: int, first: np.uint64, last: np.uint64
-) -> tuple[npt.NDArray[np.int64], U64, U64, U64]:
-    """Slots up to `end` with their ranges, those that say so and stay within the node's."""
+) -> tuple[tuple[npt.NDArray[np.int64], U64, U64, U64], bool]:
+    """Slots up to `end` with their ranges, and whether a pivot is not after the one before."""
     end = min(end, len(slots) - 1)
     high = np.append(pivots[:end], last)[: end + 1]
+    # What a walk has reached; a range that goes back is none.
+    reached = np.maximum.accumulate(high)
     low = np.empty(end + 1, "u8")
     low[0] = first
-    low[1:] = high[:-1] + np.uint64(1)
-    right = (low <= high) & (high <= last) & (slots[: end + 1] != 0)
-    count = int(right.sum())
-    return np.full(count, tree, np.int64), slots[: end + 1][right], low[right], high[right]
+    low[1:] = reached[:-1] + np.uint64(1)
+    right = (low <= high) & (high <= last) & (reached == high)
+    used = slots[: end + 1] != 0
+    keep = right & used
+    count = int(keep.sum())
+    part = np.full(count, tree, np.int64), slots[: end + 1][keep], low[keep], high[keep]
+    return part, bool((~right & used).any())

@@ -6,6 +6,7 @@ What is missing in the dump (excluded, or never there) has no rows; how much tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def read_memory_map(program: Program) -> MemoryMap:
     pieces: list[tuple[int, bytes, Bools]] = []
     ranges: list[tuple[int, int]] = []
     base = 0
-    for start, end, page0 in for_each_valid_page_range(program):
+    for start, end, page0 in _until_torn(for_each_valid_page_range(program)):
         base = int(page0.value_())
         if ranges and ranges[-1][1] == start:
             ranges[-1] = (ranges[-1][0], end)
@@ -113,6 +114,16 @@ def read_memory_map(program: Program) -> MemoryMap:
         frames, data = frames[present], data.reshape(-1, layout.size)[present].reshape(-1)
     values = data.view(layout.dtype)
     return MemoryMap(frames, values, base, layout.size, tuple(ranges), missing)
+
+
+def _until_torn(ranges: Iterator[Any]) -> Iterator[Any]:
+    """Ranges of pages, as far as the kernel's own record of them is in the dump."""
+    import drgn
+
+    try:
+        yield from ranges
+    except drgn.FaultError:
+        return
 
 
 def _read(program: Program, address: int, count: int, size: int) -> tuple[bytes, Bools]:

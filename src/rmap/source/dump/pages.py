@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rmap.image.flags import Kpf
 from rmap.source.dump.facts import Facts
 from rmap.source.dump.memmap import MemoryMap
-from rmap.source.dump.records import U64, Bools, Layout, member_offset
+from rmap.source.dump.records import U64, Bools, member_offset
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -189,7 +189,7 @@ def _entire(program: Program, facts: Facts, memory: MemoryMap, head: I64,
     heads = np.flatnonzero(_is_head(facts, memory))
     entire = np.zeros(len(memory), np.int32)
     stored = memory.words(memory.pfn[heads], offset, 4).astype(np.uint32).view(np.int32)
-    entire[heads] = stored + 1
+    entire[heads] = (stored.astype(np.int64) + 1).astype(np.int32)
     return np.asarray(entire[head])
 
 
@@ -198,7 +198,7 @@ def _mapcounts(
     typed: Bools, mapping: U64, entire: I32,
 ) -> I32:  # fmt: skip
     """What /proc/kpagecount shows: page_mapcount(), by the rules of this kernel."""
-    own = (memory["mapcount"] + 1).astype(np.int32)
+    own = (memory["mapcount"].astype(np.int64) + 1).astype(np.int32)
     compound = order > 0
     count = own + np.where(compound, entire, 0).astype(np.int32)
     if facts.has_double_map:
@@ -258,13 +258,35 @@ def _kpf(
     return kpf
 
 
-def page_members(program: Program) -> Layout:
-    """Members of struct folio that some kernels have, for checks."""
-    return Layout(
-        program,
-        "struct folio",
-        {
-            "large_mapcount": "_large_mapcount.counter",
-            "nr_pages_mapped": "_nr_pages_mapped.counter",
-        },
-    )
+@dataclass(frozen=True, slots=True)
+class Compounds:
+    """Compound pages that are no slab: rows of their heads, and what the kernel counts of them.
+
+    `large` and `parts` are ``None`` in kernels that do not count so.
+    """
+
+    head: I64
+    order: npt.NDArray[np.uint8]
+    entire: I32
+    large: I32 | None
+    parts: I32 | None
+
+
+def read_compounds(program: Program, facts: Facts, pages: Pages) -> Compounds:
+    """Read the counts of huge pages that lie in their tails."""
+    memory = pages.map
+    heads = np.flatnonzero(
+        _is_head(facts, memory) & (pages.order > 0) & ~pages.typed
+        & (pages.kpf & np.uint64(Kpf.SLAB) == 0)
+    )  # fmt: skip
+
+    def counts(path: str) -> I32 | None:
+        at = member_offset(program, "struct folio", path)
+        if at is None:
+            return None
+        return memory.words(memory.pfn[heads], at, 4).astype(np.uint32).view(np.int32)
+
+    large, parts = counts("_large_mapcount.counter"), counts("_nr_pages_mapped.counter")
+    if large is not None:
+        large = (large.astype(np.int64) + 1).astype(np.int32)
+    return Compounds(heads, pages.order[heads], pages.entire[heads], large, parts)

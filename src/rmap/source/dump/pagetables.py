@@ -12,12 +12,13 @@ all the same if it has PROTNONE; its frame number is stored inverted then (since
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmap.source.dump.records import U64
+from rmap.source.dump.records import U64, Bools
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -36,7 +37,9 @@ _HUGE_LEVELS = (1, 2)
 class Entries:
     """Entries that hold something: the address that each maps, its value, its order, its table.
 
-    `order` is 0, 9 or 18. `missing` are physical addresses of tables that are not in the dump.
+    `order` is 0, 9 or 18. `missing` are physical addresses of tables that are not in the dump,
+    `tables` those of all that are, and `level` how many levels there are below each. `strange` are
+    those of tables that were not read: what lies there can be none, or was met before.
     """
 
     address: U64
@@ -44,14 +47,37 @@ class Entries:
     order: np.ndarray[tuple[int], np.dtype[np.uint8]]
     table: U64
     missing: U64
+    tables: U64
+    level: np.ndarray[tuple[int], np.dtype[np.uint8]]
+    strange: U64
+
+
+#: See `PageTables`.
+Credible = Callable[[U64, int], Bools]
+
+
+def no_entries() -> Entries:
+    """The entries of an address space that has none."""
+    none = np.zeros(0, "u8")
+    return Entries(none, none, np.zeros(0, "u1"), none, none, none, np.zeros(0, "u1"), none)
 
 
 class PageTables:
-    """Reads page tables of one dump; remembers the tables that it has read."""
+    """Reads page tables of one dump; remembers the tables that it has read.
 
-    def __init__(self, program: Program, levels: int) -> None:
+    Parameters
+    ----------
+    program, levels
+        The dump, and how many levels its tables have.
+    credible
+        Says of physical addresses, and the level that they are on, which can be tables at all.
+        Memory of something else read as a table leads to all memory that there is.
+    """
+
+    def __init__(self, program: Program, levels: int, credible: Credible | None = None) -> None:
         self.program = program
         self.levels = levels
+        self.credible = credible
         self._known: dict[int, U64 | None] = {}
 
     def table(self, physical: int) -> U64 | None:
@@ -71,17 +97,34 @@ class PageTables:
         tables, bases = np.array([root], "u8"), np.array([0], "u8")
         found: list[tuple[U64, U64, int, U64]] = []
         missing: list[int] = []
+        read: list[tuple[U64, int]] = []
+        strange: list[U64] = []
+        seen = np.zeros(0, "u8")
         for level in range(self.levels - 1, -1, -1):
+            good = ~np.isin(tables, seen) & _firsts(tables)
+            if self.credible is not None:
+                good &= self.credible(tables, level)
+            strange.append(tables[~good])
+            tables, bases = tables[good], bases[good]
+            seen = np.union1d(seen, tables)
             rows = [self.table(int(one)) for one in tables]
             missing += [int(one) for one, row in zip(tables, rows, strict=True) if row is None]
             there = np.array([row is not None for row in rows], bool)
             tables, bases = tables[there], bases[there]
+            read.append((tables, level))
             values = [row for row in rows if row is not None]
             if not values:
                 break
             found_here, tables, bases = _level(np.stack(values), tables, bases, level, self.levels)
             found += found_here
-        return _joined(found, missing)
+        return _joined(found, missing, read, np.concatenate(strange))
+
+
+def _firsts(tables: U64) -> Bools:
+    """Which are the first of their value."""
+    first = np.zeros(len(tables), bool)
+    first[np.unique(tables, return_index=True)[1]] = True
+    return first
 
 
 def _level(
@@ -106,11 +149,17 @@ def _level(
     return maps, value[below] & np.uint64(PFN_MASK), address[below]
 
 
-def _joined(found: list[tuple[U64, U64, int, U64]], missing: list[int]) -> Entries:
+def _joined(
+    found: list[tuple[U64, U64, int, U64]], missing: list[int], read: list[tuple[U64, int]],
+    strange: U64,
+) -> Entries:  # fmt: skip
     """Entries of all levels, by ascending address."""
+    tables = np.concatenate([one for one, _ in read])
+    level = np.concatenate([np.full(len(one), number, "u1") for one, number in read])
+    lost = np.array(missing, "u8")
     if not found:
         none = np.zeros(0, "u8")
-        return Entries(none, none, np.zeros(0, "u1"), none, np.array(missing, "u8"))
+        return Entries(none, none, np.zeros(0, "u1"), none, lost, tables, level, strange)
     address = np.concatenate([one[0] for one in found])
     order = np.concatenate([np.full(len(one[0]), one[2], "u1") for one in found])
     sequence = np.argsort(address, kind="stable")
@@ -119,5 +168,8 @@ def _joined(found: list[tuple[U64, U64, int, U64]], missing: list[int]) -> Entri
         np.concatenate([one[1] for one in found])[sequence],
         order[sequence],
         np.concatenate([one[3] for one in found])[sequence],
-        np.array(missing, "u8"),
+        lost,
+        tables,
+        level,
+        strange,
     )

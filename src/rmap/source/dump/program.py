@@ -43,6 +43,7 @@ GLOBALS: dict[str, str | None] = {
     "nr_swapfiles": "unsigned int",
     "page_offset_base": "unsigned long",
     "phys_base": "unsigned long",
+    "shmem_swaplist": "struct list_head",
     "special_mapping_name": None,
     "super_blocks": "struct list_head",
     "swap_info": "struct swap_info_struct *[32]",

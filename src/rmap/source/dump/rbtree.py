@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rmap.source.dump.damage import Damage
 from rmap.source.dump.records import U64, Bools, Layout, Records, read_records
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Torn:
     node: int
     to: int
     why: str
+    kind: str
+
+    def damage(self, kind: str, offset: int, owner: str, address: int) -> Damage:
+        """The same, as damage of the struct that the node lies in, or of the tree's owner."""
+        words = f"in the tree of {owner} {address:#x}: {self.to:#x} {self.why}"
+        if self.node:
+            return Damage(kind, self.node - offset, words, self.kind, found=self.to)
+        return Damage(owner, address, words, self.kind, found=self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,7 @@ class _Reader:
                 keep[row] = False
                 above = int(parent[row])
                 start = self._from(above) if above >= 0 else 0
-                self.torn.append(Torn(int(tree[row]), start, one, "leads to a node met before"))
+                self.torn.append(Torn(int(tree[row]), start, one, "was met before", "loop"))
             self.seen.add(one)
         return keep
 
@@ -143,7 +152,9 @@ class _Reader:
         for row in np.flatnonzero(~records.present).tolist():
             above = int(parent[row])
             start = self._from(above) if above >= 0 else 0
-            self.torn.append(Torn(int(tree[row]), start, int(node[row]), "leads to no memory"))
+            self.torn.append(
+                Torn(int(tree[row]), start, int(node[row]), "is not in the dump", "missing")
+            )
 
     def forest(self) -> Forest:
         """Bring the rows into the order of the trees."""

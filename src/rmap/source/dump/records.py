@@ -17,6 +17,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from drgn import Program
 
+I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 _UNSIGNED = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
@@ -25,6 +26,9 @@ _SIGNED = {1: "i1", 2: "i2", 4: "i4", 8: "i8"}
 
 #: Members that lie this near to each other are read together.
 _GAP = 256
+#: The kernel has the upper half of the addresses. A dump that knows no virtual addresses says that
+#: its memory begins at 0, so that what follows a null pointer would be read as physical memory.
+_KERNEL = 1 << 63
 
 
 class MissingMember(LookupError):
@@ -166,9 +170,20 @@ def read_records(layout: Layout, addresses: Iterable[int] | U64) -> Records:
     read = layout.program.read
     for row, address in enumerate(where.tolist()):
         start = row * size
+        if address < _KERNEL:
+            present[row] = False
+            continue
         try:
             for offset, length in pieces:
                 data[start + offset : start + offset + length] = read(address + offset, length)
         except (drgn.FaultError, ValueError, OverflowError):
             present[row] = False
     return Records(where, np.frombuffer(bytes(data), layout.dtype), present)
+
+
+def rows_of(known: U64, wanted: U64) -> I64:
+    """Where values lie in an ascending array, -1 for those that do not."""
+    at = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+    if not len(known):
+        return np.full(len(wanted), -1, np.int64)
+    return np.where(known[at] == wanted, at, -1).astype(np.int64)

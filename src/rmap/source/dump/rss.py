@@ -80,10 +80,18 @@ def _plain(program: Program, facts: Facts) -> Reader | None:
     return partial(_tried, read)
 
 
+def _online(program: Program) -> list[int]:
+    """The numbers of the CPUs that run; the mask has room for as many as there can be."""
+    symbol = program.symbol("__cpu_online_mask")
+    mask = int.from_bytes(
+        program.read(symbol.address, program.type("struct cpumask").size or 0), "little"
+    )
+    return [cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1]
+
+
 def _of_each_cpu(program: Program) -> Reader:
     """Counters that are a number, and one more for each CPU, which is where most of it is."""
     from drgn import FaultError
-    from drgn.helpers.linux.cpumask import for_each_online_cpu
 
     start = member_offset(program, "struct mm_struct", "rss_stat")
     common = member_offset(program, "struct percpu_counter", "count")
@@ -95,7 +103,7 @@ def _of_each_cpu(program: Program) -> Reader:
     if single is not None:  # a kernel for one CPU has the common number only
         offsets = program["__per_cpu_offset"]
         try:
-            bases = [int(offsets[cpu].value_()) for cpu in for_each_online_cpu(program)]
+            bases = [int(offsets[cpu].value_()) for cpu in _online(program)]
         except FaultError:
             return lambda mm, number: -1
 

@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rmap.source.dump.damage import Damage, missing, repeated
 from rmap.source.dump.facts import Facts
 from rmap.source.dump.mapletree import is_node, read_maple_trees
-from rmap.source.dump.pagetables import Entries, PageTables
+from rmap.source.dump.pagetables import Credible, Entries, PageTables, no_entries
 from rmap.source.dump.records import U64, Layout, Records, member_offset, read_records
 
 if TYPE_CHECKING:
     from drgn import Program
 
+I64 = npt.NDArray[np.int64]
 _MM: dict[str, str | tuple[str, ...]] = {
     "pgd": "pgd", "users": "mm_users.counter", "count": "mm_count.counter",
     "map_count": "map_count", "locked": "locked_vm", "root": "mm_mt.ma_root", "first": "mmap",
     "start_brk": "start_brk", "brk": "brk", "start_stack": "start_stack",
     "hugetlb": "hugetlb_usage.counter", "total": "total_vm",
+    "pgtables": "pgtables_bytes.counter",
 }  # fmt: skip
 VMA: dict[str, str | tuple[str, ...]] = {
     "start": "vm_start", "end": "vm_end", "mm": "vm_mm", "pgoff": "vm_pgoff",
@@ -35,20 +38,27 @@ VMA: dict[str, str | tuple[str, ...]] = {
 }  # fmt: skip
 #: VMAs of one address space beyond which its list is taken to be endless.
 _MOST_VMAS = 1 << 24
+_PAGE = 4096
+_FLAGS = _PAGE - 1
+#: Bytes of physical memory that x86-64 can have.
+_MOST_MEMORY = 1 << 52
 
 
 @dataclass(frozen=True)
 class Spaces:
     """Address spaces and their VMAs; the VMAs ascend by (space, start).
 
-    `mm` are the structs, in the order of the addresses given; `vma_mm` the row there of each VMA.
+    `mm` are the structs, in the order of the addresses given; `vma_mm` the row there of each VMA,
+    `start` and `end` where it lies: as the mm's tree says, where there is one.
     `damage` is what could not be followed: object, address, what is wrong.
     """
 
     mm: Records
     vmas: Records
-    vma_mm: npt.NDArray[np.int64]
-    damage: tuple[tuple[str, int, str], ...]
+    vma_mm: I64
+    start: U64
+    end: U64
+    damage: tuple[Damage, ...]
 
 
 def mm_layout(program: Program) -> Layout:
@@ -63,34 +73,90 @@ def vma_layout(program: Program) -> Layout:
 
 def read_spaces(program: Program, mms: list[int]) -> Spaces:
     """Read address spaces and their VMAs."""
+    place: tuple[U64, U64] | None
     mm = read_records(mm_layout(program), mms)
-    damage = [("mm", int(at), "is not in the dump") for at in mm.address[~mm.present]]
-    owner, addresses = (
-        _by_tree(program, mm, damage)
-        if member_offset(program, "struct mm_struct", "mm_mt.ma_root") is not None
-        else _by_list(program, mm, damage)
-    )
+    damage = missing("mm", mm.address[~mm.present])
+    if member_offset(program, "struct mm_struct", "mm_mt.ma_root") is not None:
+        owner, addresses, first, last = _by_tree(program, mm, damage)
+        place = (first, last + np.uint64(1))
+    else:
+        owner, addresses = _by_list(program, mm, damage)
+        place = None
     vmas = read_records(vma_layout(program), addresses)
-    damage += [("vma", int(at), "is not in the dump") for at in vmas.address[~vmas.present]]
-    keep = np.flatnonzero(vmas.present)
-    keep = keep[np.lexsort((vmas["start"][keep], owner[keep]))]
+    damage += [
+        Damage("vma", int(at), "is in the tree or list of an address space, and not in the dump",
+               mm=int(row))
+        for at, row in zip(vmas.address[~vmas.present], owner[~vmas.present], strict=True)
+    ]  # fmt: skip
+    start, end = (vmas["start"], vmas["end"]) if place is None else place
+    _contradictions(mm, vmas, owner, start, end, damage)
+    keep = _placed(vmas, owner, start, end, damage)
     vmas = Records(vmas.address[keep], vmas.values[keep], vmas.present[keep])
-    return Spaces(mm, vmas, owner[keep], tuple(damage))
+    return Spaces(mm, vmas, owner[keep], start[keep], end[keep], tuple(damage))
 
 
-def _by_tree(
-    program: Program, mm: Records, damage: list[tuple[str, int, str]]
-) -> tuple[npt.NDArray[np.int64], U64]:
-    leaves = read_maple_trees(program, mm["root"])
-    damage += [("maple_node", node, why) for _, node, why in leaves.bad]
+def _contradictions(
+    mm: Records, vmas: Records, owner: I64, start: U64, end: U64, damage: list[Damage]
+) -> None:
+    """Note VMAs that say something else than the tree of their address space."""
+    named = mm.address[owner] if len(mm) else np.zeros(len(owner), "u8")
+    for row in np.flatnonzero(vmas.present & (vmas["mm"] != named)).tolist():
+        damage.append(
+            Damage("vma", int(vmas.address[row]), "names another address space than it is in",
+                   "owner", int(named[row]), int(vmas["mm"][row]), int(owner[row]))
+        )  # fmt: skip
+    wrong = vmas.present & ((vmas["start"] != start) | (vmas["end"] != end))
+    for row in np.flatnonzero(wrong).tolist():
+        damage.append(
+            Damage("vma", int(vmas.address[row]),
+                   "begins or ends elsewhere than the tree of its address space says", "range",
+                   f"{int(start[row]):#x}-{int(end[row]):#x}",
+                   f"{int(vmas['start'][row]):#x}-{int(vmas['end'][row]):#x}", int(owner[row]))
+        )  # fmt: skip
+
+
+def _placed(vmas: Records, owner: I64, start: U64, end: U64, damage: list[Damage]) -> I64:
+    """The rows of VMAs that lie after each other, each VMA once, by address space and start."""
+    keep = np.flatnonzero(vmas.present)
+    keep = keep[np.lexsort((start[keep], owner[keep]))]
+    _, once = np.unique(vmas.address[keep], return_index=True)
+    again = np.delete(keep, once)
+    damage += [
+        Damage("vma", int(vmas.address[row]), "is met twice in trees or lists of address spaces",
+               "loop", mm=int(owner[row]))
+        for row in again.tolist()
+    ]  # fmt: skip
+    keep = keep[np.sort(once)]
+    good = np.zeros(len(keep), bool)
+    space, reached = -1, 0
+    low, high = start[keep].tolist(), end[keep].tolist()
+    for at, row in enumerate(owner[keep].tolist()):
+        reached = reached if row == space else 0
+        space = row
+        fits = reached <= low[at] < high[at] and not (low[at] | high[at]) & (_PAGE - 1)
+        good[at] = fits
+        reached = high[at] if fits else reached
+    damage += [
+        Damage("vma", int(vmas.address[row]), "overlaps another, or has no size that can be",
+               "range", found=f"{int(start[row]):#x}-{int(end[row]):#x}", mm=int(owner[row]))
+        for row in keep[~good].tolist()
+    ]  # fmt: skip
+    return keep[good]
+
+
+def _by_tree(program: Program, mm: Records, damage: list[Damage]) -> tuple[I64, U64, U64, U64]:
+    """The VMAs in the trees: whose they are, and the first and last address that each has."""
+    roots = np.where(mm.present, mm["root"], np.uint64(0))
+    leaves = read_maple_trees(program, roots)
+    damage += leaves.bad
     # What the kernel keeps for itself in a tree is no pointer (xa_is_zero() and its like).
     pointer = ~is_node(leaves.entry) & (leaves.entry & np.uint64(3) == 0)
-    return leaves.tree[pointer], leaves.entry[pointer]
+    return (
+        leaves.tree[pointer], leaves.entry[pointer], leaves.first[pointer], leaves.last[pointer],
+    )  # fmt: skip
 
 
-def _by_list(
-    program: Program, mm: Records, damage: list[tuple[str, int, str]]
-) -> tuple[npt.NDArray[np.int64], U64]:
+def _by_list(program: Program, mm: Records, damage: list[Damage]) -> tuple[I64, U64]:
     """The VMAs along mm->mmap and vm_next, until it ends, or comes to one that was met."""
     layout = Layout(program, "struct vm_area_struct", {"next": "vm_next"}).require("next")
     owner = np.flatnonzero(mm.present & (mm["first"] != 0)).astype(np.int64)
@@ -101,7 +167,7 @@ def _by_list(
         records = read_records(layout, at)
         following = np.where(records.present, records["next"], np.uint64(0))
         again = np.array([one in seen for one in following.tolist()], bool)
-        damage += [("vma", int(one), "is met twice in a list") for one in following[again]]
+        damage += repeated("vma", following[again])
         go_on = (following != 0) & ~again
         owner, at = owner[go_on], following[go_on]
         seen.update(at.tolist())
@@ -124,15 +190,15 @@ def _direct_mapping(program: Program, facts: Facts) -> int:
     return int(phys_to_virt(program, 0).value_())
 
 
-def read_page_tables(program: Program, facts: Facts, spaces: Spaces) -> list[Entries]:
+def read_page_tables(
+    program: Program, facts: Facts, spaces: Spaces, credible: Credible | None = None
+) -> list[Entries]:
     """The entries of each address space."""
-    tables = PageTables(program, facts.levels)
-    none = np.zeros(0, "u8")
+    tables = PageTables(program, facts.levels, credible)
     start = _direct_mapping(program, facts)
     found = []
     for row, pgd in enumerate(spaces.mm["pgd"].tolist()):
-        if spaces.mm.present[row]:
-            found.append(tables.entries(pgd - start))
-        else:
-            found.append(Entries(none, none, np.zeros(0, "u1"), none, none))
+        physical = (pgd - start) & ~_FLAGS
+        there = spaces.mm.present[row] and 0 <= physical < _MOST_MEMORY
+        found.append(tables.entries(physical) if there else no_entries())
     return found

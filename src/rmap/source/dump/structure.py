@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import TABLES, Table
-from rmap.source.dump.anon import rows_of
+from rmap.source.dump.damage import as_text
 from rmap.source.dump.rbtree import Nodes
 from rmap.source.dump.reading import Reading
-from rmap.source.dump.records import U64
+from rmap.source.dump.records import U64, rows_of
 
 I64 = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]
@@ -121,6 +121,7 @@ def _items(reading: Reading) -> Table:
             "mm": mms.of(merged.items["mm"]).astype(np.int32),
             "address": merged.address,
             "anon_vma": reading.anon.row_of(merged.items["anon_vma"]).astype(np.int32),
+            "handle": merged.items.address,
         },
     )
 
@@ -130,8 +131,12 @@ def _damage(reading: Reading) -> Table:
     return Table(
         TABLES["damage"],
         {
-            "object": [one[0] for one in found],
-            "address": np.array([one[1] & 0xFFFF_FFFF_FFFF_FFFF for one in found], "u8"),
-            "what": [one[2] for one in found],
+            "object": [one.object for one in found],
+            "address": np.array([one.address & 0xFFFF_FFFF_FFFF_FFFF for one in found], "u8"),
+            "what": [one.what for one in found],
+            "kind": [one.kind for one in found],
+            "expected": [as_text(one.expected) for one in found],
+            "found": [as_text(one.found) for one in found],
+            "mm": np.array([one.mm for one in found], np.int32),
         },
     )

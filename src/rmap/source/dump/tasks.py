@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from rmap.source.dump.damage import Damage, missing
 from rmap.source.dump.facts import Facts
-from rmap.source.dump.records import Layout, Records, read_records
+from rmap.source.dump.records import Layout, Records, member_offset, read_records
+from rmap.source.dump.xarray import read_xarray
 
 if TYPE_CHECKING:
-    from drgn import Object, Program
+    from drgn import Program
 
 _T = TypeVar("_T")
 _KTHREAD = 0x20_0000
@@ -30,6 +32,10 @@ _TASK: dict[str, str | tuple[str, ...]] = {
 }  # fmt: skip
 #: Threads that a list of a damaged dump may have before it is taken to be endless.
 _MOST_TASKS = 1 << 22
+_LARGEST_PID = 1 << 22
+_KERNEL = 1 << 63
+#: Bytes of arguments that exec() allows.
+_LONGEST_CMDLINE = 6 << 20
 
 
 @dataclass
@@ -54,6 +60,7 @@ class Tasks:
 
     processes: list[Process]
     records: Records
+    damage: tuple[Damage, ...]
 
     def mms(self) -> list[int]:
         """The address spaces, each once, in the order of the pids that use them."""
@@ -61,29 +68,128 @@ class Tasks:
 
 
 def read_tasks(program: Program, facts: Facts) -> Tasks:
-    """Read all processes."""
+    """Read all processes: those in the list of tasks with their threads, and those with pids."""
     import drgn
-    from drgn.helpers.linux.pid import for_each_task
 
-    found: dict[int, Object] = {}
-    try:
-        for task in for_each_task(program):
-            found.setdefault(int(task.value_()), task)
-            if len(found) > _MOST_TASKS:
-                break
-    except drgn.FaultError:
-        # The list ends where memory does; what came before stands.
-        pass
+    damage: list[Damage] = []
+    listed = _listed(program, damage)
+    numbered = _numbered(program, damage)
     layout = Layout(program, "struct task_struct", _TASK).require("pid", "tgid", "mm", "comm")
-    records = read_records(layout, found)
-    objects = list(found.values())
+    records = read_records(layout, dict.fromkeys([*listed, *numbered]))
+    _compare(records, listed, numbered, damage)
+    objects = [drgn.Object(program, "struct task_struct *", at) for at in records.address.tolist()]
     groups: dict[int, list[int]] = {}
     for row in np.flatnonzero(records.present).tolist():
         groups.setdefault(int(records["tgid"][row]), []).append(row)
     processes = [
-        _process(facts, records, objects, rows) for _, rows in sorted(groups.items())
+        _process(facts, records, objects, rows)
+        for pid, rows in sorted(groups.items()) if _is_pid(pid, records, rows)
     ]  # fmt: skip
-    return Tasks(processes, records)
+    return Tasks(processes, records, tuple(damage))
+
+
+def _is_pid(pid: int, records: Records, rows: list[int]) -> bool:
+    """Whether tasks of a thread group are tasks: memory of something else has no names."""
+    return 0 < pid <= _LARGEST_PID and any(
+        records["comm"][row].tobytes()[:1] != b"" for row in rows
+    )
+
+
+def _listed(program: Program, damage: list[Damage]) -> list[int]:
+    """The tasks in the list that begins at init_task, each leader with its threads."""
+    link = member_offset(program, "struct task_struct", "tasks")
+    first = program.symbol("init_task").address
+    assert link is not None
+    leaders = _ring(program, first + link, link, "tasks", "task", damage)
+    thread = member_offset(program, "struct task_struct", "thread_node")
+    signal = member_offset(program, "struct task_struct", "signal")
+    head = member_offset(program, "struct signal_struct", "thread_head")
+    if thread is None or signal is None or head is None:
+        return leaders
+    found = []
+    for leader in leaders:
+        place = _word(program, leader + signal)
+        threads = [] if place is None else _ring(
+            program, place + head, thread, "threads", "task", damage
+        )  # fmt: skip
+        found += threads if leader in threads else [leader, *threads]
+    return found
+
+
+def _ring(
+    program: Program, head: int, link: int, name: str, kind: str, damage: list[Damage]
+) -> list[int]:
+    """The structs in a list that begins and ends at a head, and what is wrong with its links."""
+    found: list[int] = []
+    seen = {head}
+    before, at = head, _word(program, head)
+    while at is not None and at != head and len(found) < _MOST_TASKS:
+        if at in seen:
+            damage.append(
+                Damage(kind, before - link, f"leads back to one met before in the list of {name}",
+                       "loop", found=at - link)
+            )  # fmt: skip
+            break
+        seen.add(at)
+        following, back = _word(program, at), _word(program, at + 8)
+        if following is None or back is None:
+            damage.append(
+                Damage(kind, before - link, f"leads to {at - link:#x} in the list of {name}, "
+                       "which is not in the dump", found=at - link)
+            )  # fmt: skip
+            break
+        found.append(at - link)
+        if back != before:
+            damage.append(
+                Damage(kind, at - link, f"its link back in the list of {name} does not lead to the "
+                       "one before", "back link", before - link, back - link)
+            )  # fmt: skip
+        before, at = at, following
+    return found
+
+
+def _word(program: Program, address: int) -> int | None:
+    """A pointer in memory of the kernel, ``None`` if it is not there."""
+    import drgn
+
+    if address < _KERNEL:
+        return None
+    try:
+        return int.from_bytes(program.read(address, 8), "little")
+    except (drgn.FaultError, ValueError, OverflowError):
+        return None
+
+
+def _numbered(program: Program, damage: list[Damage]) -> list[int]:
+    """The tasks that have a pid in the first namespace, by the array of its pids (since 4.20)."""
+    link = member_offset(program, "struct task_struct", "pid_links[0]")
+    if not _has(program, "struct pid_namespace", "idr.idr_rt.xa_head") or link is None:
+        return []
+    head = int(program["init_pid_ns"].idr.idr_rt.xa_head.value_())
+    _, pids = read_xarray(program, head, damage)
+    records = read_records(Layout(program, "struct pid", {"first": "tasks[0].first"}), pids)
+    damage += missing("pid", records.address[~records.present])
+    first = records["first"][records.present]
+    return [at - link for at in first[first != 0].tolist()]
+
+
+def _has(program: Program, kind: str, path: str) -> bool:
+    return member_offset(program, kind, path) is not None
+
+
+def _compare(
+    records: Records, listed: list[int], numbered: list[int], damage: list[Damage]
+) -> None:
+    """Note tasks that only one of the two ways leads to."""
+    damage += missing("task", records.address[~records.present])
+    if not numbered:
+        return
+    one, two = set(listed), set(numbered)
+    for at, there in zip(records.address.tolist(), records.present.tolist(), strict=True):
+        if there and at not in one:
+            damage.append(Damage("task", at, "is not in the list of tasks or threads", "unlisted"))
+        elif there and at not in two:
+            damage.append(Damage("task", at, "no pid leads to it", "unlisted"))
 
 
 def _process(facts: Facts, records: Records, objects: list[Any], rows: list[int]) -> Process:
@@ -106,7 +212,7 @@ def _process(facts: Facts, records: Records, objects: list[Any], rows: list[int]
         start_time=int(records["start"][leader]) // 10_000_000
         if "start" in _names(records)
         else -1,
-        tasks=rows,
+        tasks=[leader, *(row for row in rows if row != leader)],
     )
 
 
@@ -150,7 +256,10 @@ def _cgroup(facts: Facts, task: Any) -> str:
 
 
 def _cmdline(task: Any) -> str:
-    from drgn.helpers.linux.mm import cmdline
+    from drgn.helpers.linux.mm import access_remote_vm
 
-    words = cmdline(task) or []
+    start, end = int(task.mm.arg_start.value_()), int(task.mm.arg_end.value_())
+    if not start <= end <= start + _LONGEST_CMDLINE:
+        return ""
+    words = access_remote_vm(task.mm, start, end - start).split(b"\0")[:-1]
     return " ".join(word.decode("utf-8", "backslashreplace") for word in words)
