@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,16 +81,13 @@ def test_a_damaged_copy_is_told_by_the_command(
     assert "affects" in out
 
 
-def sound_or_refused(read: object, name: str) -> MemoryImage | None:
+def sound_or_refused(read: Callable[[], MemoryImage], name: str) -> MemoryImage | None:
     """The image that is read, which has to be one; ``None`` if that was refused in words."""
-    assert callable(read)
     started = time.perf_counter()
     try:
         image = read()
-    except ImageError as error:
-        assert "\n" not in str(error), name
+    except ImageError:
         return None
-    assert isinstance(image, MemoryImage)
     validate_image(image, name)
     fsck(image)
     assert time.perf_counter() - started < SOON, name
@@ -114,18 +113,26 @@ def test_no_flipped_bit_is_too_much(scene: Scene) -> None:
 )  # fmt: skip
 def test_no_flipped_bit_of_a_global_is_too_much(scene: Scene, name: str) -> None:
     at = scene.place(scene.program.symbol(name).address)
+    looked = 0
     for bit in range(0, 64, 7):
         try:
             flip(scene, at + bit // 8, bit % 8)
             sound_or_refused(scene.look, f"bit {bit} of {name}")
+            looked += 1
         finally:
             scene.undo()
+    assert looked == 10
 
 
 def test_no_truncation_is_too_much(reduced: Reduced, tmp_path: Path) -> None:
     data = reduced.path.read_bytes()
     chance = random.Random(reduced.series)
-    for length in [0, 1, 63, 64, 4096, *(chance.randrange(len(data)) for _ in range(15))]:
-        path = tmp_path / "vmcore"
+    path = tmp_path / "vmcore"
+    read = partial(dump_image, path, reduced.debug)
+    for length in (0, 1, 63, 64):
         path.write_bytes(data[:length])
-        sound_or_refused(lambda path=path: dump_image(path, reduced.debug), f"{length} bytes")
+        assert sound_or_refused(read, f"{length} bytes") is None
+    for length in (chance.randrange(64, len(data)) for _ in range(15)):
+        path.write_bytes(data[:length])
+        image = sound_or_refused(read, f"{length} bytes")
+        assert image is None or len(image.pages) > 0

@@ -51,7 +51,8 @@ def test_sound_image_passes_every_check() -> None:
     assert [r.name for r in report.results] == list(CHECKS)
     skipped = {r.name for r in report.results if r.outcome.skipped}
     assert skipped == {
-        "anon_vma", "chain", "damage", "huge", "i_mmap", "merged", "reach", "space", "state", "tree",
+        "anon_vma", "chain", "damage", "huge", "i_mmap", "merged", "reach", "space", "state",
+        "tree",
     }  # fmt: skip
     assert not any(r.outcome.findings for r in report.results)
     assert all(t.verdict == "agree" for r in report.results for t in r.outcome.tallies)

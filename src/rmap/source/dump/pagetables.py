@@ -56,10 +56,11 @@ class Entries:
 Credible = Callable[[U64, int], Bools]
 
 
-def no_entries() -> Entries:
-    """The entries of an address space that has none."""
+def no_entries(missing: U64 | None = None) -> Entries:
+    """The entries of an address space that has none, or whose tables are not there."""
     none = np.zeros(0, "u8")
-    return Entries(none, none, np.zeros(0, "u1"), none, none, none, np.zeros(0, "u1"), none)
+    lost = none if missing is None else missing
+    return Entries(none, none, np.zeros(0, "u1"), none, lost, none, np.zeros(0, "u1"), none)
 
 
 class PageTables:

@@ -199,6 +199,10 @@ def read_page_tables(
     found = []
     for row, pgd in enumerate(spaces.mm["pgd"].tolist()):
         physical = (pgd - start) & ~_FLAGS
-        there = spaces.mm.present[row] and 0 <= physical < _MOST_MEMORY
-        found.append(tables.entries(physical) if there else no_entries())
+        if not spaces.mm.present[row]:
+            found.append(no_entries())
+        elif 0 <= physical < _MOST_MEMORY:
+            found.append(tables.entries(physical))
+        else:
+            found.append(no_entries(np.array([pgd], "u8")))
     return found

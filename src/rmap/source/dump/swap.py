@@ -112,6 +112,8 @@ def _slots(program: Program, areas: object, kind: int, damage: list[Damage]
 
 def _held(program: Program, facts: Facts, damage: list[Damage]) -> U64 | None:
     """The slots that files of shared memory hold: those in the list of files with any."""
+    import drgn
+
     info = "struct shmem_inode_info"
     link = member_offset(program, info, "swaplist")
     head = member_offset(program, info, "vfs_inode.i_data.i_pages.xa_head")
@@ -123,7 +125,10 @@ def _held(program: Program, facts: Facts, damage: list[Damage]) -> U64 | None:
     end = int(listed.address_)
     found = [np.zeros(0, "u8")]
     seen = {end}
-    at = int.from_bytes(program.read(end, 8), "little")
+    try:
+        at = int.from_bytes(program.read(end, 8), "little")
+    except drgn.FaultError:
+        return None
     while at not in seen:
         seen.add(at)
         record = read_records(layout, [at - link])

@@ -162,10 +162,18 @@ def _word(program: Program, address: int) -> int | None:
 
 def _numbered(program: Program, damage: list[Damage]) -> list[int]:
     """The tasks that have a pid in the first namespace, by the array of its pids (since 4.20)."""
+    import drgn
+
     link = member_offset(program, "struct task_struct", "pid_links[0]")
     if not _has(program, "struct pid_namespace", "idr.idr_rt.xa_head") or link is None:
         return []
-    head = int(program["init_pid_ns"].idr.idr_rt.xa_head.value_())
+    head = _word(
+        program,
+        program.symbol("init_pid_ns").address
+        + drgn.offsetof(program.type("struct pid_namespace"), "idr.idr_rt.xa_head"),
+    )
+    if head is None:
+        return []
     _, pids = read_xarray(program, head, damage)
     records = read_records(Layout(program, "struct pid", {"first": "tasks[0].first"}), pids)
     damage += missing("pid", records.address[~records.present])
