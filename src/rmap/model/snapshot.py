@@ -130,6 +130,7 @@ class _Snapshot:
             "anon_vma_chains": self._chains(),
             "i_mmap": self._i_mmap(),
             "swap_slots": self._swap_slots(),
+            "compounds": self._compounds(),
         }
         tables = {name: Table.from_rows(TABLES[name], listed) for name, listed in rows.items()}
         tables |= Structure(self.facts, self.vma_rows, self.file_rows, self.anon_rows).tables()
@@ -182,6 +183,8 @@ class _Snapshot:
                 "rss_shmem": rss[MM_SHMEMPAGES] * PAGE_SIZE,
                 "swap": rss[MM_SWAPENTS] * PAGE_SIZE,
                 "locked": mm.locked_vm * PAGE_SIZE,
+                "map_count": mm.map_count,
+                "total_vm": mm.total_vm,
             }
 
     def _vma(self, row: int, vma: Vma) -> Row:
@@ -210,6 +213,7 @@ class _Snapshot:
             "inode": host.inode if host is not None else 0,
             "path": mapping.name,
             "deleted": host is not None and bool(host.anonymous),
+            "writable": int(mapping.i_mmap_writable),
         }
 
     # ------------------------------------------------------------ entries and pages
@@ -268,6 +272,15 @@ class _Snapshot:
                 ~facts.anon[pages] & (words != 0), _rows_of(self.file_rows, handles), -1
             ).astype(np.int32),
         }
+
+    def _compounds(self) -> Iterable[Row]:
+        """Huge pages and those of hugetlb, with the count of entries that map them as a whole."""
+        for head in sorted(int(head) for head in self.facts.heads):
+            yield {
+                "pfn": head,
+                "order": self.facts.order(head),
+                "entire": int(self.kernel.pg_lru_prev[head + 1]),
+            }
 
     def _mapcounts(self) -> npt.NDArray[np.int32]:
         """page_mapcount() of every page frame, by the kernel's own counters."""
@@ -360,6 +373,7 @@ class _Snapshot:
                         "entry": int(area.type) | slot << 5,
                         "count": 0 if shared else slot_count(area, slot),
                         "cache_pfn": int(area.cache[slot]) or -1,
+                        "cached": bool(byte & bits.SWAP_HAS_CACHE),
                     }
                 )
         return sorted(rows, key=lambda row: row["entry"])
