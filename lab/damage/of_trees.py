@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lab.damage.kinds import Hurt, hurt, kind
@@ -296,7 +298,12 @@ def _colour(scene: Scene, files: bool) -> Hurt:
     row = scene.one(np.flatnonzero(nodes.red & (nodes.parent >= 0)), "no tree has a red node")
     scene.add(kind, int(nodes.records.address[row]), f"{path}.{_PARENT}", 1)
     above = int(nodes.records.address[nodes.parent[row]])
-    return _of_node(scene, nodes, row, "black, not red", above)
+    hurt = _of_node(scene, nodes, row, "black, not red", above)
+    # The tree as a whole is out of balance: all that are in it are affected.
+    of_node = nodes.records.address if files else nodes.records["vma"]
+    mine = of_node[nodes.tree == nodes.tree[row]]
+    vmas = np.flatnonzero(np.isin(scene.reading.spaces.vmas.address, mine))
+    return replace(hurt, pids=frozenset(users_of_vmas(scene, vmas)))
 
 
 def _swapped(scene: Scene, files: bool) -> Hurt:

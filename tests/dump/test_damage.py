@@ -30,7 +30,7 @@ from .reduced import Reduced
 SOON = 20
 #: What these kernels do not have.
 LACKING = {
-    "6.1": {"degree", "large-mapcount", "nr-pages-mapped", "root-none"},
+    "6.1": {"degree", "large-mapcount", "nr-pages-mapped"},
     "6.12": {"degree"},
 }
 FLIPS = 100
