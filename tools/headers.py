@@ -29,6 +29,7 @@ INLINE = {
         "TestClearPage",
         "TestSetPage",
         "PageFlag",
+        "PageHead",
         "compound_head",
         "page_mapping_word",
         "PageAnon",
@@ -53,6 +54,11 @@ INLINE = {
         "total_mapcount",
         "page_mapped",
         "page_rmapping",
+        "page_private",
+        "page_count",
+        "mapcount_set",
+        "set_page_mapping",
+        "set_page_index",
         "get_page",
         "put_page_testzero",
         "page_index",
@@ -84,11 +90,19 @@ INLINE = {
         "pte_unused",
         "pte_pfn",
         "pfn_pte",
+        "pte_mkdirty",
+        "pte_mkwrite",
+        "pte_mkyoung",
+        "pte_mkclean",
+        "pte_mkold",
+        "pte_wrprotect",
+        "pte_swp_mksoft_dirty",
         "pmd_present",
         "pmd_trans_huge",
         "is_swap_pmd",
         "swp_type",
         "swp_offset",
+        "swp_entry_to_pte",
         "pte_to_swp_entry",
         "is_migration_entry",
         "is_device_private_entry",
@@ -107,13 +121,24 @@ INLINE = {
         "inc_mm_tlb_gen",
         "flush_tlb_page",
         "ptep_test_and_clear_young",
+        "ptep_clear_flush",
         "ptep_clear_flush_young",
+        "should_defer_flush",
     ),
-    "mmu_notifier": ("ptep_clear_flush_young_notify",),
+    "mmu_notifier": (
+        "mmu_notifier_invalidate_range_start",
+        "mmu_notifier_invalidate_range",
+        "ptep_clear_flush_young_notify",
+    ),
     "vma": (
+        "linear_page_index",
         "vma_page_address",
         "vma_address",
         "userfaultfd_armed",
+        "mm_counter_file",
+        "mm_counter",
+        "get_mm_rss",
+        "update_hiwater_rss",
         "inc_mm_counter",
         "dec_mm_counter",
     ),
@@ -167,7 +192,7 @@ from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport lock_acquired, lock_released, sched, sched_point
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, MemCgroup, Mm, Vma
-from rmap.mm.mmu_notifier cimport _tell_clear_flush_young
+from rmap.mm.mmu_notifier cimport MmuNotifier, _log, _tell_clear_flush_young
 from rmap.mm.pgtable cimport _wait_for_table
 from rmap.mm.tlb cimport _flush_tlb_cpus
 """

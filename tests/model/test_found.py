@@ -57,6 +57,15 @@ FOUND = {
         Op("migrate", 1),
         Op("mend", 1),
     ],
+    "a page of shmem broke, and its marks are dropped with the table as khugepaged collapses": [
+        Op("boot", 0, 0, 2200, 600),
+        Op("thp"),
+        Op("mmap", 1, 100, 36, 2),
+        Op("write", 1, 103, 9),
+        Op("thp", 2, 0, 1, 437),
+        Op("break", 3),
+        Op("collapse", 5),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

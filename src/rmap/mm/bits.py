@@ -115,6 +115,8 @@ SWP_PTE_OFFSET_SHIFT = 14
 # swp_entry_t (include/linux/swapops.h): type in the top bits, offset below.
 SWP_TYPE_SHIFT = 57
 SWP_OFFSET_MASK = (1 << 57) - 1
+# Bits of pg_private that hold the type of a swap entry; the offset stands above it.
+PRIVATE_TYPE_BITS = 5
 MAX_SWAPFILES = 27
 # The handle of a swap area's address_space is this and its type: none of `Kernel.mappings`.
 SWAPPER_SPACE = 1 << 32

@@ -10,22 +10,24 @@ from rmap.mm.hugetlb.copy cimport copy_hugetlb_page_range
 from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport maybe_mkwrite, vm_normal_page
+from rmap.mm.inline cimport ClearPage, get_page, is_device_private_entry, is_migration_entry
+from rmap.mm.inline cimport mm_counter, mm_counter_file, mmu_notifier_invalidate_range_start
+from rmap.mm.inline cimport PageAnon, PageFlag, PageLocked, pfn_pte, pmd_offset, pte_lock
+from rmap.mm.inline cimport pte_mkdirty, pte_none, pte_offset, pte_swp_mksoft_dirty
+from rmap.mm.inline cimport pte_to_swp_entry, pte_unlock, set_pte_at, SetPage, swp_entry_to_pte
+from rmap.mm.inline cimport swp_offset, swp_type
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport ClearPage, PageAnon, PageFlag, PageLocked, SetPage, get_page
 from rmap.mm.page cimport page_maybe_dma_pinned
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport is_device_private_entry, is_migration_entry
-from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pfn_pte, pmd_alloc
-from rmap.mm.pgtable cimport pmd_offset, pte_alloc, pte_lock
-from rmap.mm.pgtable cimport pte_mkdirty, pte_none, pte_offset
-from rmap.mm.pgtable cimport pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry
-from rmap.mm.pgtable cimport pte_unlock, ptep_set_wrprotect, set_pte_at
-from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte, swp_offset, swp_type
+from rmap.mm.pgtable cimport is_write_migration_entry, non_swap_entry, pmd_alloc
+from rmap.mm.pgtable cimport pte_alloc
+from rmap.mm.pgtable cimport pte_swp_soft_dirty
+from rmap.mm.pgtable cimport ptep_set_wrprotect
+from rmap.mm.pgtable cimport swp_entry
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap, page_dup_rmap
 from rmap.mm.swap_slots cimport add_swap_count_continuation, swap_duplicate
-from rmap.mm.vma cimport add_mm_counter, is_cow_mapping, mm_counter, mm_counter_file
+from rmap.mm.vma cimport add_mm_counter, is_cow_mapping
 
 cdef class PageCopy:
     cdef Vma dst_vma, src_vma

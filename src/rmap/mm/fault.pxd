@@ -14,15 +14,17 @@ from rmap.mm.lru cimport lru_cache_add_active_or_unevictable, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport VmFault, init_zero_pfn, ptep_set_access_flags
 from rmap.mm.migrate.entries cimport pmd_migration_entry_wait
+from rmap.mm.inline cimport inc_mm_counter, is_swap_pmd, pfn_pte, pte_lock, pte_mkdirty, pte_mkwrite
+from rmap.mm.inline cimport pte_mkyoung, pte_none, pte_offset, pte_present, pte_unlock, pte_write
+from rmap.mm.inline cimport ptep_get, set_pte_at
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport is_swap_pmd, pfn_pte, pmd_alloc
-from rmap.mm.pgtable cimport pte_alloc_map, pte_lock
-from rmap.mm.pgtable cimport pte_mkdirty, pte_mkwrite, pte_mkyoung, pte_modify, pte_none
-from rmap.mm.pgtable cimport pte_offset, pte_present, pte_unlock, pte_write, ptep_get, set_pte_at
+from rmap.mm.pgtable cimport pmd_alloc
+from rmap.mm.pgtable cimport pte_alloc_map
+from rmap.mm.pgtable cimport pte_modify
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap
 from rmap.mm.uffd cimport handle_userfault, userfaultfd_missing
-from rmap.mm.vma cimport inc_mm_counter, vma_is_anonymous
+from rmap.mm.vma cimport vma_is_anonymous
 
 cpdef i32 handle_mm_fault(Kernel k, Vma vma, u64 address, u64 flags) except -1
 cpdef i32 handle_fault(Kernel k, VmFault vmf) except -1

@@ -11,22 +11,24 @@ from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport VmFault, lock_page_or_retry, maybe_mkwrite, print_bad_pte
 from rmap.mm.migrate.entries cimport migration_entry_wait
 from rmap.mm.mlock_page cimport mlock_vma_page_counted
+from rmap.mm.inline cimport dec_mm_counter, inc_mm_counter, is_device_private_entry
+from rmap.mm.inline cimport is_migration_entry, linear_page_index, page_count, page_index
+from rmap.mm.inline cimport page_private, PageFlag, PageHWPoison, PageKsm, PageMlocked
+from rmap.mm.inline cimport PageSwapCache, pfn_pte, pte_lock, pte_mkdirty, pte_to_swp_entry
+from rmap.mm.inline cimport pte_unlock, ptep_get, set_pte_at, SetPage, swp_offset, swp_type
 from rmap.mm.mm_types cimport AnonVma, DevicePagemap, Kernel, Mm, SwapInfo, Vma
-from rmap.mm.page cimport PageFlag, PageHWPoison, PageKsm, PageMlocked, PageSwapCache
-from rmap.mm.page cimport PageWriteback, SetPage, page_anon_vma, page_count
-from rmap.mm.page cimport page_index, page_private, set_page_private
+from rmap.mm.page cimport PageWriteback, page_anon_vma
+from rmap.mm.page cimport set_page_private
 from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport is_device_private_entry, is_hwpoison_entry, is_migration_entry
-from rmap.mm.pgtable cimport non_swap_entry, pfn_pte, pte_lock, pte_mkdirty, pte_mksoft_dirty
-from rmap.mm.pgtable cimport pte_swp_soft_dirty, pte_to_swp_entry, pte_unlock, ptep_get
-from rmap.mm.pgtable cimport set_pte_at, swp_offset, swp_type
+from rmap.mm.pgtable cimport is_hwpoison_entry
+from rmap.mm.pgtable cimport non_swap_entry, pte_mksoft_dirty
+from rmap.mm.pgtable cimport pte_swp_soft_dirty
 from rmap.mm.rmap_counts cimport do_page_add_anon_rmap, page_add_new_anon_rmap
 from rmap.mm.swap cimport reuse_swap_page, try_to_free_swap
 from rmap.mm.swap_cache cimport lookup_swap_cache, read_swap_cache, swap_readpage
 from rmap.mm.swap_slots cimport get_swap_device, put_swap_device, swap_count, swap_free
 from rmap.mm.swap_slots cimport vm_swap_full
-from rmap.mm.vma cimport dec_mm_counter, inc_mm_counter, linear_page_index
 
 cdef class SwapFault:
     cdef public u64 entry, page, swapcache

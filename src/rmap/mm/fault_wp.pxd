@@ -10,21 +10,20 @@ from rmap.mm.memcg cimport mem_cgroup_try_charge
 from rmap.mm.memory cimport VmFault, is_zero_pfn, maybe_mkwrite, ptep_set_access_flags
 from rmap.mm.memory cimport vm_normal_page
 from rmap.mm.mlock_page cimport munlock_vma_page_counted
+from rmap.mm.inline cimport compound_head, dec_mm_counter, get_page, inc_mm_counter, mm_counter_file
+from rmap.mm.inline cimport mmu_notifier_invalidate_range_start, page_count, PageAnon, PageFlag
+from rmap.mm.inline cimport PageKsm, PageLocked, PageMlocked, PageSwapCache, pfn_pte, pte_lock
+from rmap.mm.inline cimport pte_mkdirty, pte_mkyoung, pte_pfn, pte_unlock, ptep_get, SetPage
 from rmap.mm.mm_types cimport AddressSpace, Kernel, Mm, Vma
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_only_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.mmu_notifier cimport ptep_clear_flush_notify, set_pte_at_notify
 from rmap.mm.munlock cimport munlock_vma_page
-from rmap.mm.page cimport PageAnon, PageFlag, PageKsm, PageLocked, PageMlocked, PageSwapCache
-from rmap.mm.page cimport SetPage, compound_head, get_page, lock_page, page_count, page_mapping
+from rmap.mm.page cimport lock_page, page_mapping
 from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_dirty cimport set_page_dirty
-from rmap.mm.pgtable cimport pfn_pte, pte_lock, pte_mkdirty, pte_mkyoung, pte_pfn, pte_unlock
-from rmap.mm.pgtable cimport ptep_get
 from rmap.mm.rmap_counts cimport page_add_new_anon_rmap, page_move_anon_rmap, page_remove_rmap
 from rmap.mm.swap cimport free_swap_cache, reuse_swap_page, try_to_free_swap
-from rmap.mm.vma cimport dec_mm_counter, inc_mm_counter, mm_counter_file
 
 cpdef i32 do_wp_page(Kernel k, VmFault vmf) except -1
 cdef i32 wp_page_anon(Kernel k, VmFault vmf) except -1

@@ -7,7 +7,7 @@ from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.sync.core cimport lock_acquired, lock_released, sched, sched_point
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.mm_types cimport AddressSpace, Kernel, LruVec, MemCgroup, Mm, Vma
-from rmap.mm.mmu_notifier cimport _tell_clear_flush_young
+from rmap.mm.mmu_notifier cimport MmuNotifier, _log, _tell_clear_flush_young
 from rmap.mm.pgtable cimport _wait_for_table
 from rmap.mm.tlb cimport _flush_tlb_cpus
 
@@ -43,6 +43,9 @@ cdef inline flag PageFlag(Kernel k, u64 page, u32 bit) except? -1:
     if sched.exploring:
         sched_point(OP_READ, FIELD_PAGE_FLAGS, page)
     return k.pg_flags[page] & bit != 0
+
+cdef inline flag PageHead(Kernel k, u64 page) except? -1:
+    return k.pg_flags[page] & PG_head != 0
 
 cdef inline u64 compound_head(Kernel k, u64 page) except? 0:
     if k.pg_flags[page] & PG_tail:
@@ -168,6 +171,33 @@ cdef inline flag page_mapped(Kernel k, u64 page) except? -1:
 
 cdef inline u32 page_rmapping(Kernel k, u64 page) except? 0:
     return page_mapping_word(k, compound_head(k, page)) >> MAPPING_HANDLE_SHIFT
+
+cdef inline u64 page_private(Kernel k, u64 page) except? 0:
+    word: u64 = k.pg_private[page]
+    return (word & 0x1F) << SWP_TYPE_SHIFT | word >> PRIVATE_TYPE_BITS
+
+cdef inline i32 page_count(Kernel k, u64 page) except? -1:
+    if sched.exploring:
+        sched_point(OP_READ, FIELD_REFCOUNT, page)
+    return k.pg_refcount[compound_head(k, page)]
+
+cdef inline i32 mapcount_set(Kernel k, u64 page, i32 value) except -1:
+    if sched.exploring:
+        sched_point(OP_WRITE, FIELD_MAPCOUNT, page)
+    k.pg_mapcount[page] = value
+    return 0
+
+cdef inline i32 set_page_mapping(Kernel k, u64 page, u32 word) except -1:
+    if sched.exploring:
+        sched_point(OP_WRITE, FIELD_MAPPING, page)
+    k.pg_mapping[page] = word
+    return 0
+
+cdef inline i32 set_page_index(Kernel k, u64 page, u64 index) except -1:
+    if sched.exploring:
+        sched_point(OP_WRITE, FIELD_INDEX, page)
+    k.pg_index[page] = index
+    return 0
 
 cdef inline i32 get_page(Kernel k, u64 page) except -1:
     head: u64 = compound_head(k, page)
@@ -316,6 +346,27 @@ cdef inline u64 pte_pfn(u64 pte) noexcept:
 cdef inline u64 pfn_pte(u64 pfn, u64 prot) noexcept:
     return pfn << PAGE_SHIFT | prot
 
+cdef inline u64 pte_mkdirty(u64 pte) noexcept:
+    return pte | _PAGE_DIRTY | _PAGE_SOFT_DIRTY
+
+cdef inline u64 pte_mkwrite(u64 pte) noexcept:
+    return pte | _PAGE_RW
+
+cdef inline u64 pte_mkyoung(u64 pte) noexcept:
+    return pte | _PAGE_ACCESSED
+
+cdef inline u64 pte_mkclean(u64 pte) noexcept:
+    return pte & ~_PAGE_DIRTY
+
+cdef inline u64 pte_mkold(u64 pte) noexcept:
+    return pte & ~_PAGE_ACCESSED
+
+cdef inline u64 pte_wrprotect(u64 pte) noexcept:
+    return pte & ~_PAGE_RW
+
+cdef inline u64 pte_swp_mksoft_dirty(u64 pte) noexcept:
+    return pte | _PAGE_SWP_SOFT_DIRTY
+
 cdef inline flag pmd_present(u64 pmd) noexcept:
     return pmd & (_PAGE_PRESENT | _PAGE_PROTNONE | _PAGE_PSE) != 0
 
@@ -330,6 +381,10 @@ cdef inline i32 swp_type(u64 entry) noexcept:
 
 cdef inline u64 swp_offset(u64 entry) noexcept:
     return entry & SWP_OFFSET_MASK
+
+cdef inline u64 swp_entry_to_pte(u64 entry) noexcept:
+    kind: u64 = swp_type(entry)
+    return kind << SWP_PTE_TYPE_SHIFT | swp_offset(entry) << SWP_PTE_OFFSET_SHIFT
 
 cdef inline u64 pte_to_swp_entry(u64 pte) noexcept:
     kind: u64 = pte >> SWP_PTE_TYPE_SHIFT & SWP_PTE_TYPE_MASK
@@ -432,11 +487,48 @@ cdef inline flag ptep_test_and_clear_young(Kernel k, Vma vma, u64 address, u64 p
     k.pt[ptep] = pte ^ _PAGE_ACCESSED
     return True
 
+cdef inline u64 ptep_clear_flush(Kernel k, Vma vma, u64 address, u64 ptep) except? 0:
+    mm: Mm = vma.vm_mm
+    pte: u64 = ptep_get_and_clear(k, mm, address, ptep)
+    if pte & _PAGE_PRESENT or (pte & _PAGE_PROTNONE and mm.tlb_flush_pending):
+        flush_tlb_page(k, vma, address)
+    return pte
+
 cdef inline flag ptep_clear_flush_young(Kernel k, Vma vma, u64 address, u64 ptep) except? -1:
     young: flag = ptep_test_and_clear_young(k, vma, address, ptep)
     if young and not k.profile.clear_young_keeps_tlb:
         flush_tlb_page(k, vma, address)
     return young
+
+cdef inline flag should_defer_flush(Kernel k, Mm mm, u64 flags) except? -1:
+    if not flags & TTU_BATCH_FLUSH:  # L633
+        return False
+    one: u64 = 1
+    here: u64 = one << sched.current.cpu
+    if sched.exploring:
+        sched_point(OP_READ, FIELD_TLB, mm.ident)
+    should_defer: flag = False
+    if mm.cpu_bitmap & ~here:  # L637
+        should_defer = True
+    return should_defer
+
+cdef inline i32 mmu_notifier_invalidate_range_start(Kernel k, Mm mm, u64 start, u64 end) except -1:
+    if k.notifier_log is not None:
+        _log(k, "invalidate_range_start", mm, start, end)
+    notifier: MmuNotifier
+    if mm.notifier is not None:
+        for notifier in mm.notifier:
+            notifier.invalidate_range_start(k, mm, start, end)
+    return 0
+
+cdef inline i32 mmu_notifier_invalidate_range(Kernel k, Mm mm, u64 start, u64 end) except -1:
+    if k.notifier_log is not None:
+        _log(k, "invalidate_range", mm, start, end)
+    notifier: MmuNotifier
+    if mm.notifier is not None:
+        for notifier in mm.notifier:
+            notifier.invalidate_range(k, mm, start, end)
+    return 0
 
 cdef inline flag ptep_clear_flush_young_notify(Kernel k, Vma vma, u64 address, u64 ptep) except? -1:
     young: flag = ptep_clear_flush_young(k, vma, address, ptep)
@@ -446,6 +538,13 @@ cdef inline flag ptep_clear_flush_young_notify(Kernel k, Vma vma, u64 address, u
     if _tell_clear_flush_young(k, mm, address, address + PAGE_SIZE):
         young = True
     return young
+
+cdef inline u64 linear_page_index(Kernel k, Vma vma, u64 address) except? 0:
+    order: i32
+    if vma.vm_flags & VM_HUGETLB:
+        order = vma.vm_file.f_mapping.hstate.order
+        return ((address - vma.vm_start) >> (order + PAGE_SHIFT)) + (vma.vm_pgoff >> order)
+    return ((address - vma.vm_start) >> PAGE_SHIFT) + vma.vm_pgoff
 
 cdef inline u64 vma_page_address(Kernel k, u64 page, Vma vma) except? 0:
     pgoff: u64 = page_to_pgoff(k, page)
@@ -468,6 +567,21 @@ cdef inline u64 vma_address(Kernel k, u64 page, Vma vma) except? 0:
 
 cdef inline flag userfaultfd_armed(Vma vma) except? -1:
     return vma.vm_flags & (VM_UFFD_MISSING | VM_UFFD_WP) != 0
+
+cdef inline i32 mm_counter_file(Kernel k, u64 page) except -1:
+    return MM_SHMEMPAGES if PageSwapBacked(k, page) else MM_FILEPAGES
+
+cdef inline i32 mm_counter(Kernel k, u64 page) except -1:
+    return MM_ANONPAGES if PageAnon(k, page) else mm_counter_file(k, page)
+
+cdef inline i64 get_mm_rss(Kernel k, Mm mm) except? -1:
+    return mm.rss_stat[MM_FILEPAGES] + mm.rss_stat[MM_ANONPAGES] + mm.rss_stat[MM_SHMEMPAGES]
+
+cdef inline i32 update_hiwater_rss(Kernel k, Mm mm) except -1:
+    rss: i64 = get_mm_rss(k, mm)
+    if mm.hiwater_rss < rss:
+        mm.hiwater_rss = rss
+    return 0
 
 cdef inline i32 inc_mm_counter(Kernel k, Mm mm, i32 member) except -1:
     mm.rss_stat[member] += 1

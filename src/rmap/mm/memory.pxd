@@ -4,11 +4,10 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, u64
 from rmap.sync.core cimport wait_until
 from rmap.mm.bug cimport WARN
+from rmap.mm.inline cimport compound_head, linear_page_index, set_pte_at, SetPage
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
-from rmap.mm.page cimport SetPage, compound_head, lock_page, trylock_page
+from rmap.mm.page cimport lock_page, trylock_page
 from rmap.mm.page_alloc cimport alloc_page
-from rmap.mm.pgtable cimport set_pte_at
-from rmap.mm.vma cimport linear_page_index
 
 cdef class VmFault:
     cdef public Vma vma

@@ -2,8 +2,8 @@
 from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u32, u64
 from rmap.mm.lru cimport release_pages
+from rmap.mm.inline cimport mmu_notifier_invalidate_range
 from rmap.mm.mm_types cimport Kernel, Mm
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
 from rmap.mm.swap cimport free_swap_cache
 from rmap.mm.tlb cimport dec_tlb_flush_pending, flush_tlb_mm, flush_tlb_range
 from rmap.mm.tlb cimport inc_tlb_flush_pending

@@ -9,17 +9,14 @@ from rmap.mm.huge.pgtable cimport pmd_trans_unstable
 from rmap.mm.huge.split_pmd cimport __split_huge_pmd
 from rmap.mm.memory cimport vm_normal_page
 from rmap.mm.hugetlb.protect cimport hugetlb_change_protection
+from rmap.mm.inline cimport is_device_private_entry, is_migration_entry, is_swap_pte
+from rmap.mm.inline cimport mmu_notifier_invalidate_range_start, PageAnon, PageFlag, pmd_offset
+from rmap.mm.inline cimport pte_lock, pte_offset, pte_swp_mksoft_dirty, pte_to_swp_entry, pte_unlock
+from rmap.mm.inline cimport ptep_get_and_clear, set_pte_at, swp_entry_to_pte, swp_offset, swp_type
 from rmap.mm.mm_types cimport Kernel, Mm, Vma
 from rmap.mm.mmap cimport calc_vm_prot_bits, page_align
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport PageAnon, PageFlag
-from rmap.mm.pgtable cimport (
-    is_device_private_entry, is_migration_entry, is_swap_pte,
-    is_write_migration_entry, pmd_offset, pte_lock, pte_offset,
-    pte_swp_mksoft_dirty, pte_swp_soft_dirty, pte_to_swp_entry, pte_unlock, ptep_get_and_clear,
-    set_pte_at, swp_entry, swp_entry_to_pte, swp_offset, swp_type,
-)
+from rmap.mm.pgtable cimport is_write_migration_entry, pte_swp_soft_dirty, swp_entry
 from rmap.mm.tlb cimport dec_tlb_flush_pending, flush_tlb_batched_pending, flush_tlb_range
 from rmap.mm.tlb cimport inc_tlb_flush_pending
 from rmap.mm.vma cimport find_vma, vma_is_anonymous, vma_set_page_prot, vma_wants_writenotify

@@ -23,6 +23,7 @@ if not cython.compiled:
         PAGE_MAPPING_ANON,
         PAGE_MAPPING_FLAGS,
         PAGE_MAPPING_KSM,
+        PRIVATE_TYPE_BITS,
         SWP_OFFSET_MASK,
         SWP_TYPE_SHIFT,
         PG_device_private,
@@ -59,9 +60,6 @@ if not cython.compiled:
         WRITE_MODE,
     )
     from rmap.sync.core import lock_acquired, lock_released, sched, sched_point, wait_until
-
-# Bits of pg_private that hold the offset of a swap entry; the type stands below it.
-PRIVATE_TYPE_BITS = cython.declare(cython.int, 5)
 
 
 # ---------------------------------------------------------------- flags

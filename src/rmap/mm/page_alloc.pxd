@@ -4,8 +4,8 @@ from rmap.sync.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.sync.core cimport sched, sched_point
 from rmap.mm.bug cimport BUG_PAGE
+from rmap.mm.inline cimport compound_order, set_page_mapping
 from rmap.mm.mm_types cimport Kernel
-from rmap.mm.page cimport compound_order, set_page_mapping
 
 cpdef i32 setup_per_zone_wmarks(Kernel k) except -1
 cpdef u64 alloc_page(Kernel k, u64 gfp) except? 0

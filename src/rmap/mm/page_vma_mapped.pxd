@@ -5,9 +5,9 @@ from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.hugetlb.pgtable cimport huge_pte_offset
 from rmap.mm.inline cimport compound_order, hpage_nr_pages, is_device_private_entry
 from rmap.mm.inline cimport is_migration_entry, is_pmd_migration_entry, is_swap_pte, PageHuge
-from rmap.mm.inline cimport pmd_offset, pmd_present, pmd_trans_huge, pte_lock
-from rmap.mm.inline cimport pte_none, pte_offset, pte_pfn, pte_present, pte_to_swp_entry
-from rmap.mm.inline cimport pte_unlock, ptep_get, ptl_of, swp_offset, vma_page_address
+from rmap.mm.inline cimport pmd_offset, pmd_present, pmd_trans_huge, pte_lock, pte_none, pte_offset
+from rmap.mm.inline cimport pte_pfn, pte_present, pte_to_swp_entry, pte_unlock, ptep_get, ptl_of
+from rmap.mm.inline cimport swp_offset, vma_page_address
 from rmap.mm.mm_types cimport Kernel, Vma
 
 cdef class PageVmaMappedWalk:

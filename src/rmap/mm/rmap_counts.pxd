@@ -5,19 +5,16 @@ from rmap.mm.bug cimport BUG_PAGE, WARN_ONCE
 from rmap.mm.huge.deferred cimport deferred_split_huge_page
 from rmap.mm.memcg cimport lock_page_memcg, unlock_page_memcg
 from rmap.mm.mlock_page cimport clear_page_mlock
-from rmap.mm.inline cimport ClearPage, compound_head, hpage_nr_pages, mapcount_add_negative
-from rmap.mm.inline cimport mapcount_inc_and_test, mod_node_page_state, page_to_pgoff, PageAnon
-from rmap.mm.inline cimport PageHuge, PageKsm, PageLocked, PageMlocked, PageSwapBacked
-from rmap.mm.inline cimport PageTransCompound, PageTransHuge, SetPage, TestClearPage
+from rmap.mm.inline cimport ClearPage, compound_head, hpage_nr_pages, linear_page_index
+from rmap.mm.inline cimport mapcount_add_negative, mapcount_inc_and_test, mapcount_set
+from rmap.mm.inline cimport mod_node_page_state, page_to_pgoff, PageAnon, PageHead, PageHuge
+from rmap.mm.inline cimport PageKsm, PageLocked, PageMlocked, PageSwapBacked, PageTransCompound
+from rmap.mm.inline cimport PageTransHuge, set_page_index, set_page_mapping, SetPage, TestClearPage
 from rmap.mm.mm_types cimport AnonVma, Kernel, Vma
-from rmap.mm.page cimport PageHead
 from rmap.mm.page cimport compound_mapcount_add_negative, compound_mapcount_inc_and_test
 from rmap.mm.page cimport compound_mapcount_set
-from rmap.mm.page cimport mapcount_set
 from rmap.mm.page cimport mod_lruvec_page_state, page_anon_vma, page_mapping
 from rmap.mm.page cimport page_maybe_dma_pinned
-from rmap.mm.page cimport set_page_index, set_page_mapping
-from rmap.mm.vma cimport linear_page_index
 
 cdef u32 anon_mapping(AnonVma anon_vma) except? 0
 cpdef i32 page_move_anon_rmap(Kernel k, u64 page, Vma vma) except -1

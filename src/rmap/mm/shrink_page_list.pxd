@@ -3,15 +3,14 @@ from rmap.mm.bits cimport *
 from rmap.scalar cimport flag, i32, i64, u64
 from rmap.mm.bug cimport BUG_PAGE
 from rmap.mm.huge.split_page cimport can_split_huge_page, split_huge_page_to_list
-from rmap.mm.inline cimport ClearPage, compound_mapcount, page_is_file_cache, page_mapped
-from rmap.mm.inline cimport PageAnon, PageDirty
-from rmap.mm.inline cimport PageFlag, PageSwapBacked, PageSwapCache, PageTransHuge, SetPage
-from rmap.mm.inline cimport TestClearPage
 from rmap.mm.lru cimport page_evictable
 from rmap.mm.memcg cimport mem_cgroup_uncharge
+from rmap.mm.inline cimport ClearPage, compound_mapcount, page_count, page_is_file_cache
+from rmap.mm.inline cimport page_mapped, page_private, PageAnon, PageDirty, PageFlag, PageSwapBacked
+from rmap.mm.inline cimport PageSwapCache, PageTransHuge, SetPage, TestClearPage
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup
-from rmap.mm.page cimport PageWriteback, page_count
-from rmap.mm.page cimport page_mapping, page_memcg, page_private, page_ref_freeze
+from rmap.mm.page cimport PageWriteback
+from rmap.mm.page cimport page_mapping, page_memcg, page_ref_freeze
 from rmap.mm.page cimport page_ref_unfreeze, trylock_page, unlock_page
 from rmap.mm.page_alloc cimport free_unref_page
 from rmap.mm.page_cache cimport delete_from_page_cache_locked

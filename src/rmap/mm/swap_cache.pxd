@@ -5,12 +5,12 @@ from rmap.scalar cimport i32, u64
 from rmap.sync.core cimport sched, sched_point
 from rmap.mm.bug cimport BUG, BUG_PAGE
 from rmap.mm.content cimport page_bytes, set_page_bytes
-from rmap.mm.inline cimport ClearPage, mod_node_page_state, PageFlag, PageLocked, PageSwapBacked
-from rmap.mm.inline cimport PageSwapCache, SetPage, swp_offset, swp_type
 from rmap.mm.lru cimport lru_cache_add, put_page
 from rmap.mm.memcg cimport mem_cgroup_try_charge
+from rmap.mm.inline cimport ClearPage, mod_node_page_state, page_private, PageFlag, PageLocked
+from rmap.mm.inline cimport PageSwapBacked, PageSwapCache, SetPage, swp_offset, swp_type
 from rmap.mm.mm_types cimport AddressSpace, Kernel, MemCgroup, SwapInfo
-from rmap.mm.page cimport get_page_unless_zero, lock_page, page_private
+from rmap.mm.page cimport get_page_unless_zero, lock_page
 from rmap.mm.page cimport page_ref_add, page_ref_sub, set_page_private, unlock_page
 from rmap.mm.page_alloc cimport alloc_page
 from rmap.mm.page_dirty cimport end_page_writeback, set_page_writeback

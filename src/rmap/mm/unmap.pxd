@@ -12,31 +12,29 @@ from rmap.mm.hugetlb.pool cimport hugetlb_count_add
 from rmap.mm.lru cimport put_page
 from rmap.mm.mlock_page cimport mlock_vma_page, mlock_vma_page_counted, munlock_vma_page_counted
 from rmap.mm.inline cimport compound_head, compound_order, dec_mm_counter, inc_mm_counter
-from rmap.mm.inline cimport is_device_private_page, is_zone_device_page, page_mapped, PageAnon
-from rmap.mm.inline cimport PageCompound, PageDirty, PageDoubleMap, PageFlag, PageHuge
-from rmap.mm.inline cimport PageHWPoison, PageKsm, PageLocked, PageSwapBacked, PageSwapCache
-from rmap.mm.inline cimport PageTransCompound, pte_dirty, pte_pfn
-from rmap.mm.inline cimport pte_soft_dirty, pte_unused, pte_write, ptep_clear_flush_young_notify
-from rmap.mm.inline cimport ptep_get, ptep_get_and_clear, set_pte_at, SetPage, total_mapcount
-from rmap.mm.inline cimport userfaultfd_armed
+from rmap.mm.inline cimport is_device_private_page, is_zone_device_page, mm_counter, mm_counter_file
+from rmap.mm.inline cimport mmu_notifier_invalidate_range, mmu_notifier_invalidate_range_start
+from rmap.mm.inline cimport page_count, page_mapped, page_private, PageAnon, PageCompound, PageDirty
+from rmap.mm.inline cimport PageDoubleMap, PageFlag, PageHuge, PageHWPoison, PageKsm, PageLocked
+from rmap.mm.inline cimport PageSwapBacked, PageSwapCache, PageTransCompound, pte_dirty, pte_pfn
+from rmap.mm.inline cimport pte_soft_dirty, pte_swp_mksoft_dirty, pte_unused, pte_write
+from rmap.mm.inline cimport ptep_clear_flush, ptep_clear_flush_young_notify, ptep_get
+from rmap.mm.inline cimport ptep_get_and_clear, set_pte_at, SetPage, should_defer_flush
+from rmap.mm.inline cimport swp_entry_to_pte, total_mapcount, update_hiwater_rss, userfaultfd_armed
 from rmap.mm.mm_types cimport AnonVma, Kernel, Mm, Vma
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
 from rmap.mm.page cimport PageLRU
-from rmap.mm.page cimport page_count, page_mapcount, page_private
+from rmap.mm.page cimport page_mapcount
 from rmap.mm.page_dirty cimport set_page_dirty
 from rmap.mm.page_vma_mapped cimport PageVmaMappedWalk
 from rmap.mm.page_vma_mapped cimport page_vma_mapped_walk, page_vma_mapped_walk_done
-from rmap.mm.pgtable cimport pte_swp_mksoft_dirty
-from rmap.mm.pgtable cimport swp_entry, swp_entry_to_pte
+from rmap.mm.pgtable cimport swp_entry
 from rmap.mm.rmap_counts cimport page_remove_rmap, page_try_share_anon_rmap
 from rmap.mm.rmap_walk cimport RmapWalkControl, rmap_walk, rmap_walk_locked
 from rmap.mm.swap_slots cimport swap_duplicate, swap_free
-from rmap.mm.tlb cimport flush_tlb_range, ptep_clear_flush
-from rmap.mm.tlb cimport set_tlb_ubc_flush_pending, should_defer_flush
+from rmap.mm.tlb cimport flush_tlb_range
+from rmap.mm.tlb cimport set_tlb_ubc_flush_pending
 from rmap.mm.vma cimport is_vma_temporary_stack
-from rmap.mm.vma cimport mm_counter, mm_counter_file, update_hiwater_rss
 
 cdef class TryToUnmapControl(RmapWalkControl):
     cdef public i32 flags

@@ -13,24 +13,23 @@ from rmap.mm.interval_tree cimport interval_tree_iter_first, interval_tree_iter_
 from rmap.mm.lru cimport mark_page_accessed, put_page
 from rmap.mm.memory cimport print_bad_pte, vm_normal_page
 from rmap.mm.mlock_page cimport munlock_vma_page_counted
+from rmap.mm.inline cimport compound_head, is_device_private_entry, is_migration_entry, mm_counter
+from rmap.mm.inline cimport mm_counter_file, mmu_notifier_invalidate_range_start, page_mapping_word
+from rmap.mm.inline cimport PageAnon, PageLocked, pmd_offset, pte_lock, pte_none, pte_offset
+from rmap.mm.inline cimport pte_to_swp_entry, pte_unlock, ptep_get_and_clear, swp_offset
+from rmap.mm.inline cimport update_hiwater_rss
 from rmap.mm.mm_types cimport AddressSpace, IntervalNode, Kernel, Mm, Vma
 from rmap.mm.mmu_gather cimport MmuGather, tlb_adjust_range, tlb_finish_mmu, tlb_flush_mmu_free
 from rmap.mm.mmu_gather cimport tlb_flush_mmu_tlbonly, tlb_gather_mmu, tlb_remove_page
 from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_end
-from rmap.mm.mmu_notifier cimport mmu_notifier_invalidate_range_start
-from rmap.mm.page cimport PageAnon, PageLocked, compound_head
-from rmap.mm.page cimport page_mapping_word
 from rmap.mm.page_dirty cimport set_page_dirty
-from rmap.mm.pgtable cimport free_pgd_range, is_device_private_entry, is_migration_entry
-from rmap.mm.pgtable cimport non_swap_entry, pmd_offset
-from rmap.mm.pgtable cimport pte_lock, pte_none, pte_offset
-from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get_and_clear
-from rmap.mm.pgtable cimport swp_offset
+from rmap.mm.pgtable cimport free_pgd_range
+from rmap.mm.pgtable cimport non_swap_entry
 from rmap.mm.rmap_counts cimport page_remove_rmap
 from rmap.mm.swap cimport free_swap_and_cache
 from rmap.mm.tlb cimport flush_tlb_batched_pending, flush_tlb_range
-from rmap.mm.vma cimport add_mm_counter, mm_counter, mm_counter_file
-from rmap.mm.vma cimport update_hiwater_rss, vma_pages
+from rmap.mm.vma cimport add_mm_counter
+from rmap.mm.vma cimport vma_pages
 
 cdef class ZapDetails:
     cdef public AddressSpace check_mapping

@@ -14,7 +14,8 @@ from rmap.mm.page cimport page_ref_freeze, page_ref_unfreeze, set_page_index, se
 from rmap.mm.page cimport trylock_page, unlock_page
 from rmap.mm.page_cache cimport page_cache_has_any, page_cache_item, page_in_mapping
 from rmap.mm.page_dirty cimport set_page_dirty
-from rmap.mm.pgtable cimport pte_free_row, pte_lock, pte_offset, pte_unlock
+from rmap.mm.pgtable cimport is_hwpoison_entry, pte_free_row, pte_lock, pte_offset, pte_present
+from rmap.mm.pgtable cimport pte_to_swp_entry, pte_unlock, ptep_get, set_pte_at
 from rmap.mm.rmap_walk cimport mm_find_pmd
 from rmap.mm.shmem cimport shmem_getpage
 from rmap.mm.tlb cimport pmdp_collapse_flush
@@ -38,3 +39,4 @@ cdef i32 _finish(Kernel k, CollapseShmem c) except -1
 cdef i32 _roll_back(Kernel k, CollapseShmem c) except -1
 cpdef i32 retract_page_tables(Kernel k, AddressSpace mapping, u64 start) except -1
 cdef i32 _retract(Kernel k, Vma vma, u64 start) except -1
+cdef i32 _forget_poison(Kernel k, Mm mm, u64 address, u64 table) except -1

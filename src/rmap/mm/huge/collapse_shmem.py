@@ -68,7 +68,17 @@ if not cython.compiled:
     )
     from rmap.mm.page_cache import page_cache_has_any, page_cache_item, page_in_mapping
     from rmap.mm.page_dirty import set_page_dirty
-    from rmap.mm.pgtable import pte_free_row, pte_lock, pte_offset, pte_unlock
+    from rmap.mm.pgtable import (
+        is_hwpoison_entry,
+        pte_free_row,
+        pte_lock,
+        pte_offset,
+        pte_present,
+        pte_to_swp_entry,
+        pte_unlock,
+        ptep_get,
+        set_pte_at,
+    )
     from rmap.mm.rmap_walk import mm_find_pmd
     from rmap.mm.shmem import shmem_getpage
     from rmap.mm.tlb import pmdp_collapse_flush
@@ -314,7 +324,24 @@ def _retract(k: Kernel, vma: Vma, start: u64) -> i32:
     pmdp_collapse_flush(k, vma, address, pmd)
     pte_unlock(k, pmd)
     mm.mmap_sem.up_write()
+    _forget_poison(k, mm, address, table)
     pte_free_row(k, mm, table)
     if k.tracer is not None:
         k.tracer("retract_page_tables", (vma, address))
+    return 0
+
+
+def _forget_poison(k: Kernel, mm: Mm, address: u64, table: u64) -> i32:
+    """Empty the entries of broken pages, which the kernel drops with the table that it frees.
+
+    The broken page has left its file, and the huge page has zeroes in its place: the process that
+    was to get SIGBUS reads these. Up to 5.16, where such a page stays in its file and stops this.
+    """
+    pte: u64
+    i: u64
+    first: u64 = table * PTRS_PER_PTE
+    for i in range(PTRS_PER_PTE):
+        pte = ptep_get(k, first + i)
+        if pte and not pte_present(pte) and is_hwpoison_entry(pte_to_swp_entry(pte)):
+            set_pte_at(k, mm, address + (i << PAGE_SHIFT), first + i, 0)
     return 0
