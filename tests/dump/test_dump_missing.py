@@ -126,3 +126,38 @@ def test_a_dump_without_what_leads_to_the_rest_is_refused(reduced: Reduced, tmp_
         refused += bool(said)
         assert "\n" not in said
     assert refused
+
+
+def test_fsck_says_that_findings_may_come_from_what_is_missing(
+    reduced: Reduced, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rmap.cli.main import run
+
+    path = tmp_path / "vmcore"
+    thinned(reduced, path, 0.1, seed=2)
+    debug = [f"--debug={one}" for one in reduced.debug]
+    assert run(["fsck", "--dump", str(path), *debug]) == 1
+    assert "what it leads to is missing" in capsys.readouterr().err
+    assert run(["fsck", *reduced.options]) == 0
+    assert "missing" not in capsys.readouterr().err
+
+
+def test_threads_and_places_of_huge_pages_are_known_without_what_tells_of_them(
+    reduced: Reduced, tmp_path: Path
+) -> None:
+    """Few symbols, as in a dump made small by hand, make no finding of a healthy dump."""
+    import json
+
+    from rmap.source.dump import dump_image
+
+    types, symbols = reduced.debug
+    names = ("hugetlb_fault", "hugetlb_basepage_index", "__basepage_index")
+    kept = {
+        name: address
+        for name, address in json.loads(symbols.read_text(encoding="utf-8")).items()
+        if name not in names
+    }
+    few = tmp_path / "few.json"
+    few.write_text(json.dumps(kept), encoding="utf-8")
+    image = dump_image(reduced.path, (types, few))
+    assert fsck(image).total == 0

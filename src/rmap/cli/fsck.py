@@ -18,6 +18,7 @@ from rmap.cli.common import (
     emit,
     missing,
     open_image,
+    remark,
 )
 from rmap.cli.output import Audience, Column, Document, Format, Records, Unit
 
@@ -61,7 +62,10 @@ def command(
 
     read = open_image(image, dump=dump, debug=debug, quiet=quiet)
     answer = fsck(read, checks=check, limit=limit)
-    emit(document(answer, missing(read)), format, raw=raw)
+    lacks = missing(read)
+    if answer.total and any(count for counts in lacks.values() for count in counts.values()):
+        remark("rmap: a finding may be no more than that what it leads to is missing", quiet=quiet)
+    emit(document(answer, lacks), format, raw=raw)
     return _FINDING if answer.total else 0
 
 

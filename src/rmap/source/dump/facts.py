@@ -101,12 +101,15 @@ class Facts:
         return member_offset(self.program, kind, path) is not None
 
     @cached_property
-    def hugetlb_index_in_base_pages(self) -> bool:
+    def hugetlb_index_in_base_pages(self) -> bool | None:
         """Whether page->index of hugetlb counts pages of 4 KiB, as since 6.7.
 
-        The function that made up for the difference went away with it.
+        The function that made up for the difference went away with it. ``None`` if the symbols are
+        a choice of the kernel's, in which nothing says so.
         """
-        return not any(map(self.has_symbol, ("hugetlb_basepage_index", "__basepage_index")))
+        if any(map(self.has_symbol, ("hugetlb_basepage_index", "__basepage_index"))):
+            return False
+        return True if self.has_symbol("hugetlb_fault") else None
 
     def has_symbol(self, name: str) -> bool:
         """Whether the kernel has a function or variable of that name."""

@@ -42,7 +42,9 @@ def lru_damage(program: Program, pages: Pages) -> list[Damage]:
         row, known = _rows(pages, link[forth], offset)
         said = np.where(known, link[back][row], np.uint64(0))
         for at in np.flatnonzero(on & ~known).tolist():
-            said[at] = _word(program, int(link[forth][at]) + (8 if forth == "next" else 0))
+            said[at] = _word(
+                program, int(link[forth][at]) + (8 if forth == "next" else 0), int(here[at])
+            )
         damage += [
             Damage("page", int(here[at]) - offset,
                    f"(frame {int(memory.pfn[at]):#x}) its lru.{forth} leads to what does not lead "
@@ -68,13 +70,15 @@ def _rows(pages: Pages, links: U64, offset: int) -> tuple[U64, Bools]:
     return np.where(known, row, 0), known
 
 
-def _word(program: Program, address: int) -> int:
-    """What the head of a list says; 0 if it is not there."""
+def _word(program: Program, address: int, missing: int) -> int:
+    """What the head of a list says: `missing` if it is not in the dump, 0 if it cannot be one."""
     import drgn
 
     if address < 1 << 63:
         return 0
     try:
         return int.from_bytes(program.read(address, 8), "little")
-    except (drgn.FaultError, ValueError, OverflowError):
+    except drgn.FaultError:
+        return missing
+    except (ValueError, OverflowError):
         return 0

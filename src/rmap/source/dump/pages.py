@@ -172,8 +172,13 @@ def _indices(facts: Facts, memory: MemoryMap, head: I64, order: npt.NDArray[np.u
              hugetlb: Bools) -> U64:  # fmt: skip
     """page_to_pgoff(): the head's index and how far behind the head the page is."""
     index = memory["index"][head].copy()
-    if not facts.hugetlb_index_in_base_pages:
-        index[hugetlb] <<= order[hugetlb].astype("u8")
+    shift = order[hugetlb].astype("u8")
+    in_base_pages = facts.hugetlb_index_in_base_pages
+    if in_base_pages is None:
+        # A place in a file of huge pages that is no multiple of their size can only count these.
+        in_base_pages = bool(np.all(index[hugetlb] >> shift << shift == index[hugetlb]))
+    if not in_base_pages:
+        index[hugetlb] <<= shift
     return np.asarray(index + (memory.pfn - memory.pfn[head]))
 
 

@@ -30,6 +30,8 @@ _TASK: dict[str, str | tuple[str, ...]] = {
     "exit_state": "exit_state", "parent": "real_parent", "start": ("start_boottime", "start_time"),
     "rss": ("rss_stat.count",),
 }  # fmt: skip
+#: In a list of addresses of tasks: some threads are not known.
+_UNKNOWN = 0
 #: Threads that a list of a damaged dump may have before it is taken to be endless.
 _MOST_TASKS = 1 << 22
 _LARGEST_PID = 1 << 22
@@ -74,9 +76,13 @@ def read_tasks(program: Program, facts: Facts) -> Tasks:
     damage: list[Damage] = []
     listed = _listed(program, damage)
     numbered = _numbered(program, damage)
+    known = _UNKNOWN not in listed
+    listed = [at for at in listed if at != _UNKNOWN]
     layout = Layout(program, "struct task_struct", _TASK).require("pid", "tgid", "mm", "comm")
     records = read_records(layout, dict.fromkeys([*listed, *numbered]))
-    _compare(records, listed, numbered, damage)
+    damage += missing("task", records.address[~records.present])
+    judged = records.present & (known | (records["pid"] == records["tgid"]))
+    _compare(records.address[judged].tolist(), listed, numbered, damage)
     objects = [drgn.Object(program, "struct task_struct *", at) for at in records.address.tolist()]
     groups: dict[int, list[int]] = {}
     for row in np.flatnonzero(records.present).tolist():
@@ -96,24 +102,36 @@ def _is_pid(pid: int, records: Records, rows: list[int]) -> bool:
 
 
 def _listed(program: Program, damage: list[Damage]) -> list[int]:
-    """The tasks in the list that begins at init_task, each leader with its threads."""
+    """The tasks in the list that begins at init_task, each leader with its threads.
+
+    Where the dump lacks what leads to threads, `_UNKNOWN` stands for them.
+    """
     link = member_offset(program, "struct task_struct", "tasks")
     first = program.symbol("init_task").address
     assert link is not None
     leaders = _ring(program, first + link, link, "tasks", "task", damage)
+    links = _thread_links(program)
+    if links is None:
+        return [*leaders, _UNKNOWN]
+    thread, signal, head = links
+    found = []
+    for leader in leaders:
+        place = _word(program, leader + signal)
+        threads = [_UNKNOWN]
+        if place is not None and _word(program, place + head) is not None:
+            threads = _ring(program, place + head, thread, "threads", "task", damage)
+        found += threads if leader in threads else [leader, *threads]
+    return found
+
+
+def _thread_links(program: Program) -> tuple[int, int, int] | None:
+    """Offsets of the list of threads: in a task, of what they share, and of its head there."""
     thread = member_offset(program, "struct task_struct", "thread_node")
     signal = member_offset(program, "struct task_struct", "signal")
     head = member_offset(program, "struct signal_struct", "thread_head")
     if thread is None or signal is None or head is None:
-        return leaders
-    found = []
-    for leader in leaders:
-        place = _word(program, leader + signal)
-        threads = [] if place is None else _ring(
-            program, place + head, thread, "threads", "task", damage
-        )  # fmt: skip
-        found += threads if leader in threads else [leader, *threads]
-    return found
+        return None
+    return thread, signal, head
 
 
 def _ring(
@@ -186,17 +204,16 @@ def _has(program: Program, kind: str, path: str) -> bool:
 
 
 def _compare(
-    records: Records, listed: list[int], numbered: list[int], damage: list[Damage]
+    tasks: list[int], listed: list[int], numbered: list[int], damage: list[Damage]
 ) -> None:
     """Note tasks that only one of the two ways leads to."""
-    damage += missing("task", records.address[~records.present])
     if not numbered:
         return
     one, two = set(listed), set(numbered)
-    for at, there in zip(records.address.tolist(), records.present.tolist(), strict=True):
-        if there and at not in one:
+    for at in tasks:
+        if at not in one:
             damage.append(Damage("task", at, "is not in the list of tasks or threads", "unlisted"))
-        elif there and at not in two:
+        elif at not in two:
             damage.append(Damage("task", at, "no pid leads to it", "unlisted"))
 
 
