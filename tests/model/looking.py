@@ -112,11 +112,11 @@ class Looking:
         vma = process.vma_at(at(page))
         if vma is None or vma.vm_file is None:
             return 0
-        if vma.vm_flags & VM_HUGETLB and not vma.vm_flags & VM_MAYSHARE and spot.own is not None:
-            # Taken away for whoever was promised it; who lost it is killed when he comes, and a child
-            # of his finds what the file has.
-            if vma.resv_flags & HPAGE_RESV_UNMAPPED:
-                return None
+        private = vma.vm_flags & VM_HUGETLB and not vma.vm_flags & VM_MAYSHARE
+        if private and spot.own is not None and vma.resv_flags & HPAGE_RESV_UNMAPPED:
+            # Taken away for whoever was promised it; who lost it is killed when he comes. A child of
+            # his finds what the file has.
+            return None
         index = vma.vm_pgoff + (at(page) - vma.vm_start) // PAGE
         return self.peek_file(vma.vm_file.f_mapping, index)
 
