@@ -114,8 +114,8 @@ class Looking:
             return 0
         private = vma.vm_flags & VM_HUGETLB and not vma.vm_flags & VM_MAYSHARE
         if private and spot.own is not None and vma.resv_flags & HPAGE_RESV_UNMAPPED:
-            # Taken away for whoever was promised it; who lost it is killed when he comes. A child of
-            # his finds what the file has.
+            # Taken away for whoever was promised it; who lost it is killed when he comes. A child
+            # of his finds what the file has.
             return None
         index = vma.vm_pgoff + (at(page) - vma.vm_start) // PAGE
         return self.peek_file(vma.vm_file.f_mapping, index)
