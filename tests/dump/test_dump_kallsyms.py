@@ -6,12 +6,13 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import drgn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmap.source.dump.kallsyms import Kallsyms, SymbolError, vmcoreinfo_symbols
+
+drgn = pytest.importorskip("drgn", reason="making types and symbols needs drgn")
 
 BASE = 0xFFFF_FFFF_8000_0000
 AT = 0xFFFF_FFFF_9000_0000
@@ -58,7 +59,7 @@ def table(symbols: list[tuple[str, int]], *, percpu: bool) -> dict[str, bytes]:
     }
 
 
-def program_of(parts: dict[str, bytes]) -> tuple[drgn.Program, dict[str, int]]:
+def program_of(parts: dict[str, bytes]) -> tuple[Any, dict[str, int]]:
     """A program whose memory has these parts, one behind the other, and where they are."""
     places, at = {}, AT
     program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
