@@ -17,6 +17,8 @@ from rmap.errors import ImageError, MissingFeatureError, TargetError
 from rmap.source.dump.guest import guest_status, is_guest, require_kcore
 from rmap.source.dump.program import open_dump, sort_debug_files
 
+pytest.importorskip("drgn", reason="reading guests needs drgn")
+
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
 Serve = Callable[..., Path]
 
