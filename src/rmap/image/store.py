@@ -37,6 +37,8 @@ FORMAT = "rmap-image"
 MANIFEST = "manifest.json"
 #: A manifest is a few kilobytes; anything larger is not one.
 _MAX_MANIFEST_BYTES = 1 << 20
+#: Tables of so many bytes as they are stored are read by several threads.
+_WORTH_THREADS = 1 << 20
 #: Columns of mostly ascending numbers: their differences are small, and take thirty times less
 #: room than the numbers.
 _ASCENDING = {"pfn", "address", "start", "end"}
@@ -229,7 +231,14 @@ def _read_table(
             f"{entry.get('bytes')} expected"
         )
     try:
-        arrow = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # The bytes are in memory, so nothing is to be read ahead. Threads pay only for much, and a
+        # process that ends while they are still starting is aborted.
+        arrow = pq.read_table(
+            pa.BufferReader(data),
+            page_checksum_verification=True,
+            pre_buffer=False,
+            use_threads=len(data) >= _WORTH_THREADS,
+        )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ImageError(f"{where}: table {schema.name} is damaged ({error})") from None
     if arrow.num_rows != entry.get("rows"):
