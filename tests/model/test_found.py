@@ -79,6 +79,15 @@ FOUND = {
         Op("write", 1, 200, 3, 1),
         Op("fork", 2, 3),
     ],
+    "of a file mapped twice a huge page is taken away, and the other mapping is marked": [
+        Op("boot", 2, 0, 4600, 128),
+        Op("mmap", 1, 200, 1, 4),
+        Op("mmap", 1, 201, 3),
+        Op("mmap", 1, 202, 1, 2234),
+        Op("write", 1, 200, 3, 4700),
+        Op("fork", 1, 2),
+        Op("write", 1, 201, 3),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

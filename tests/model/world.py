@@ -164,14 +164,15 @@ class World(KernelOps):
     def note_stolen(self) -> None:
         """Note which huge pages were taken away for who was promised them.
 
-        Who lost one is killed when he comes, but a child of his finds zeros.
+        Who lost one is killed when he comes, but a child of his finds zeros. So does he himself if
+        he has the file twice: unmap_ref_private() looks in every VMA of the file for the address
+        that was written to, and marks the VMA that it looked for and not the one that lies there.
         """
         for process in self.alive.values():
+            stolen = any(vma.resv_flags & HPAGE_RESV_UNMAPPED for vma in process.vmas)
             for place, spot in self.spaces[process.pid].items():
                 if in_hugetlb(place) and spot.own is not None and not entry_of(process, place):
-                    vma = process.vma_at(at(place))
-                    stolen = vma is not None and vma.resv_flags & HPAGE_RESV_UNMAPPED
-                    spot.freed = spot.freed or bool(stolen)
+                    spot.freed = spot.freed or stolen
 
     def process(self, op: Op) -> Process | None:
         """The process that an operation is of, ``None`` if it does not live."""
