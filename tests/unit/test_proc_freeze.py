@@ -119,8 +119,13 @@ def test_it_goes_on_after_an_error(sleeper: int, error: type[BaseException]) -> 
 
 
 def test_it_goes_on_after_control_c(sleeper: int) -> None:
-    with pytest.raises(KeyboardInterrupt), frozen([sleeper]):
-        signal.raise_signal(signal.SIGINT)
+    # What runs in the background of a shell ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), frozen([sleeper]):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for("Ctrl-C", sleeper, False)
 
 
