@@ -88,6 +88,16 @@ FOUND = {
         Op("fork", 1, 2),
         Op("write", 1, 201, 3),
     ],
+    "an anon_vma that only KSM keeps outlives its parent": [
+        Op("mmap", 1, 0, 8),
+        Op("write", 1, 0, 8),
+        Op("fork", 1, 2),
+        Op("fork", 2, 3),
+        Op("madvise", 3, 0, 2, 280),
+        Op("ksm", 3, 0, 1, 14),
+        Op("exit", 2),
+        Op("exit", 3),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),

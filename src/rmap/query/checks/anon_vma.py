@@ -49,9 +49,11 @@ def anon_vma(image: MemoryImage, limit: int) -> Outcome:
         f"has refcount {refcount[row]}, but only {wanted[row]} references lead to it"),
         wanted, refcount)  # fmt: skip
     found.where(subject, "root", root[root] != root, "names a root that is none", root[root], root)
-    found.where(subject, "parent", root[parent] != root, "has a parent of another family",
-                root, root[parent])  # fmt: skip
-    found.where(subject, "loop", _never_ends(parent), "is its own ancestor")
+    # Who has an empty tree, kept by KSM only, has left its parent, which may be freed by now.
+    above = np.where(size > 0, parent, np.arange(len(table)))
+    found.where(subject, "parent", (size > 0) & (root[above] != root),
+                "has a parent of another family", root, root[above])  # fmt: skip
+    found.where(subject, "loop", _never_ends(above), "is its own ancestor")
     if "anon_vma" in image.vmas:
         _counts(image, found, subject, size, parent)
     return found.outcome("anon_vma")
