@@ -18,8 +18,10 @@ from rmap.mm.bits import (
     PG_lru,
     PG_reserved,
 )
+from rmap.mm.ksm.stable import page_stable_node
 from rmap.mm.mm_types import AddressSpace
 from rmap.mm.page import (
+    PageKsm,
     compound_head,
     page_to_pgoff,
 )
@@ -166,8 +168,23 @@ class KernelOps(Looking):
         if self.gpu is None:
             self.gpu = self.machine.device(DEVICE_PAGES)
         move = self.gpu.push if op.arg % 4 == 0 else self.gpu.pull
+        if any(self.is_forgotten(process, op.page + page) for page in range(op.pages)):
+            return
         with contextlib.suppress(SyscallError):
             move(process, at(op.page), size(op.page, op.pages))
+
+    def is_forgotten(self, process: Process, place: int) -> bool:
+        """Whether a merged page is there of which KSM knows no place any more.
+
+        migrate_vma() empties the entry before it asks whether the page can move, and would find no
+        walk that leads back to it: in the kernel the entry waits for ever.
+        """
+        k = self.machine.kernel
+        pte = entry_of(process, place)
+        if not pte_present(pte) or not PageKsm(k, pte_pfn(pte)):
+            return False
+        node = page_stable_node(k, pte_pfn(pte))
+        return node is None or not node.hlist
 
     # ------------------------------------------------------------ broken memory
 

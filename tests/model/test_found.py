@@ -98,6 +98,18 @@ FOUND = {
         Op("exit", 2),
         Op("exit", 3),
     ],
+    "KSM knows no place of a merged page any more, which is not to move to a device": [
+        Op("mmap", 1, 5, 4),
+        Op("write", 1, 5, 4),
+        Op("fork", 1, 2),
+        Op("fork", 2, 3),
+        Op("exit", 1),
+        Op("madvise", 2, 7, 2, 1420),
+        Op("ksm", 6, 0, 1, 2372),
+        Op("exit", 2),
+        Op("ksm", 7),
+        Op("device", 3, 7, 2),
+    ],
     "a huge entry is made PROT_NONE": [
         Op("boot", 1, 0, 3200, 600),
         Op("mmap", 1, 100, 36, 3),
