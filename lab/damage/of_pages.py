@@ -272,15 +272,18 @@ def lru_link(scene: Scene) -> Hurt:
 # ---------------------------------------------------------------- entries
 
 
+def _point(scene: Scene, at: int, physical: int) -> None:
+    """Let an entry, at any level, lead to other memory; its flags stay."""
+    scene.put_physical(at, scene.word_physical(at) & ~_PFN | physical)
+
+
 @kind("pte-redirected", "an entry maps another page", "mapcount", "reach: unreached")
 def pte_redirected(scene: Scene) -> Hurt:
     row = anon_entry(scene)
     others = scene.small(scene.mapped(anon=True, times=1))
     other = pfn_of(scene, scene.one(others[others != row], "there is no other page", 0.9))
     at = scene.entry(row)
-    offset = scene.offset(at)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
-    scene.put_physical(at, value & ~_PFN | other << 12)
+    _point(scene, at, other << 12)
     return of_entry(scene, row, f"entry at {place(scene, row):#x}: page {other:#x}", other)
 
 
@@ -297,9 +300,8 @@ def pte_added(scene: Scene) -> Hurt:
     here = scene.entry(row)
     table = here & ~0xFFF
     for at in range(table, table + 4096, 8):
-        offset = scene.offset(at)
-        if not any(scene.memory[offset : offset + 8]):
-            scene.put_file(offset, scene.memory[scene.offset(here) : scene.offset(here) + 8])
+        if not scene.word_physical(at):
+            scene.put_physical(at, scene.word_physical(here))
             return of_entry(scene, row, f"entry beside {place(scene, row):#x}: the same page")
     raise NotHere("there is no room beside the entry")
 
@@ -308,9 +310,7 @@ def pte_added(scene: Scene) -> Hurt:
 def pte_beyond(scene: Scene) -> Hurt:
     row = anon_entry(scene)
     at = scene.entry(row)
-    offset = scene.offset(at)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
-    scene.put_physical(at, value | 1 << 42)
+    scene.put_physical(at, scene.word_physical(at) | 1 << 42)
     return of_entry(scene, row, f"entry at {place(scene, row):#x}: beyond memory")
 
 
@@ -320,7 +320,7 @@ def pte_writable(scene: Scene) -> Hurt:
     may = scene.image.vmas["flags"][scene.image.pte_vma[rows]] & np.uint64(2) != 0
     row = scene.one(rows[~may], "there is no page of a file that is read only")
     at = scene.entry(row)
-    scene.put_physical(at, scene.memory[scene.offset(at)] | 2, 1)
+    scene.put_physical(at, scene.word_physical(at) | 2)
     return of_entry(scene, row, f"entry at {place(scene, row):#x}: writable")
 
 
@@ -332,9 +332,7 @@ def pmd_redirected(scene: Scene) -> Hurt:
     others = np.flatnonzero((ptes["order"] == 9) & (ptes["pfn"] != ptes["pfn"][row]))
     other = pfn_of(scene, scene.one(others, "there is no other huge page"))
     at = scene.entry(row)
-    offset = scene.offset(at)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
-    scene.put_physical(at, value & ~_PFN | other << 12)
+    _point(scene, at, other << 12)
     return of_entry(scene, row, f"huge entry at {place(scene, row):#x}: page {other:#x}", other)
 
 
@@ -343,15 +341,13 @@ def pmd_of_small_pages(scene: Scene) -> Hurt:
     row = huge_entry(scene)
     small = pfn_of(scene, anon_entry(scene)) & ~511
     at = scene.entry(row)
-    offset = scene.offset(at)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
-    scene.put_physical(at, value & ~_PFN | small << 12)
+    _point(scene, at, small << 12)
     return of_entry(scene, row, f"huge entry at {place(scene, row):#x}: small pages", small)
 
 
 @kind("table-redirected", "an upper level leads to another table", "damage: table")
 def table_redirected(scene: Scene) -> Hurt:
-    one, two = anon_entry(scene), file_entry(scene)
+    one = anon_entry(scene)
     ptes = scene.image.ptes
     rows = scene.small(scene.mapped(anon=True))
     far = rows[(ptes["address"][rows] >> np.uint64(21)
@@ -359,9 +355,7 @@ def table_redirected(scene: Scene) -> Hurt:
     two = scene.one(far, "there is one table only")
     physical = _upper(scene, one)
     table = scene.entry(two) & ~0xFFF
-    offset = scene.offset(physical)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
-    scene.put_physical(physical, value & ~_PFN | table)
+    _point(scene, physical, table)
     mm = int(ptes["mm"][one])
     return hurt("a PMD leads to another table", [table, table >> 12], scene.pids(mm))
 
@@ -382,10 +376,8 @@ def _upper(scene: Scene, row: int) -> int:
 def table_garbage(scene: Scene) -> Hurt:
     row = anon_entry(scene)
     at = _upper(scene, row)
-    offset = scene.offset(at)
-    value = int.from_bytes(scene.memory[offset : offset + 8], "little")
     lost = 0xABCDE << 20
-    scene.put_physical(at, value & ~_PFN | lost)
+    _point(scene, at, lost)
     mm = int(scene.image.ptes["mm"][row])
     return hurt(
         f"a PMD leads to {lost:#x}",

@@ -137,6 +137,11 @@ class Scene:
         at = self.place(address)
         return int.from_bytes(self.memory[at : at + size], "little")
 
+    def word_physical(self, physical: int, size: int = 8) -> int:
+        """A number in physical memory, as it is now."""
+        at = self.offset(physical)
+        return int.from_bytes(self.memory[at : at + size], "little")
+
     def put(self, address: int, value: int, size: int = 8) -> None:
         """Write a number to the kernel's memory."""
         self.put_file(self.place(address), _bytes(value, size))

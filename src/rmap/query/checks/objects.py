@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rmap.image import MemoryImage, Table
-from rmap.query.checks.mappers import MAX_MAPPERS, mappers_of_page, name_users, users_of
+from rmap.query.checks.collect import Subject
+from rmap.query.checks.mappers import (
+    MAX_MAPPERS,
+    mapper_of,
+    mappers_of_page,
+    name_users,
+    users_of,
+)
 from rmap.query.checks.registry import Fact, Mapper
 
 I64 = npt.NDArray[np.int64]
@@ -58,6 +65,21 @@ def page_facts(image: MemoryImage, pfn: int) -> dict[str, Fact]:
         size = int(image.machine["page_struct"][0])
         facts["address"] = int(image.machine["memmap"][0]) + pfn * size
     return facts
+
+
+def entry_subject(image: MemoryImage) -> Subject:
+    """Entries of page tables, by their rows."""
+    ptes = image.ptes
+    return Subject(
+        lambda row: (
+            f"the entry at {int(ptes['address'][row]):#x} of "
+            f"{name_users(*users_of(image, int(ptes['mm'][row])))}"
+        ),
+        lambda row: {
+            "object": "entry", "address": int(ptes["address"][row]), "pfn": int(ptes["pfn"][row]),
+        },
+        lambda row: (mapper_of(image, row),),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- whom it affects

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from rmap.image import MemoryImage
 from rmap.image.flags import Kpf, Pte, Vm
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
-from rmap.query.checks.mappers import mapper_of, name_users, users_of
-from rmap.query.checks.objects import anon_vma_name, file_name
+from rmap.query.checks.mappers import mapper_of, name_users
+from rmap.query.checks.objects import anon_vma_name, entry_subject, file_name
 from rmap.query.checks.registry import Fact, Outcome, check
 
 I64 = npt.NDArray[np.int64]
@@ -94,16 +94,7 @@ def _beyond(image: MemoryImage, found: Collector) -> None:
     rows = rows[vmas["flags"][image.pte_vma[rows]] & devices == 0]
     at = np.searchsorted(ram["start_pfn"], ptes["pfn"][rows], side="right") - 1
     inside = (at >= 0) & (ptes["pfn"][rows] < ram["end_pfn"][np.maximum(at, 0)])
-    entry = Subject(
-        lambda row: (
-            f"the entry at {int(ptes['address'][row]):#x} of "
-            f"{name_users(*users_of(image, int(ptes['mm'][row])))}"
-        ),
-        lambda row: {
-            "object": "entry", "address": int(ptes["address"][row]), "pfn": int(ptes["pfn"][row]),
-        },
-        lambda row: (mapper_of(image, row),),
-    )  # fmt: skip
+    entry = entry_subject(image)
     found.add(entry, "beyond", rows[~inside],
               lambda row: f"maps page {int(ptes['pfn'][row]):#x}, which is no memory")  # fmt: skip
 

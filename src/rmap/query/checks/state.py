@@ -17,8 +17,7 @@ import numpy.typing as npt
 from rmap.image import MemoryImage
 from rmap.image.flags import Kpf, Pte, Vm
 from rmap.query.checks.collect import NO_STRUCTURE, Collector, Subject
-from rmap.query.checks.mappers import mapper_of, name_users, users_of
-from rmap.query.checks.objects import page_facts, users_of_page
+from rmap.query.checks.objects import entry_subject, page_facts, users_of_page
 from rmap.query.checks.registry import Outcome, check
 
 I64 = npt.NDArray[np.int64]
@@ -133,16 +132,7 @@ def _writable(image: MemoryImage, found: Collector) -> None:
     may = ptes["flags"] & np.uint32(Pte.WRITE) != 0
     rows = np.flatnonzero(may & (ptes["flags"] & _MAPPED == np.uint32(Pte.PRESENT)))
     rows = rows[image.pte_vma[rows] >= 0]
-    entry = Subject(
-        lambda row: (
-            f"the entry at {int(ptes['address'][row]):#x} of "
-            f"{name_users(*users_of(image, int(ptes['mm'][row])))}"
-        ),
-        lambda row: {
-            "object": "entry", "address": int(ptes["address"][row]), "pfn": int(ptes["pfn"][row]),
-        },
-        lambda row: (mapper_of(image, row),),
-    )  # fmt: skip
+    entry = entry_subject(image)
     flags = image.vmas["flags"][image.pte_vma[rows]]
     found.add(entry, "write", rows[flags & np.uint64(Vm.WRITE) == 0],
               "may be written, and its VMA may not")  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from rmap.image.flags import Kpf
 from rmap.source.dump.damage import Damage
 from rmap.source.dump.pages import Pages
-from rmap.source.dump.records import U64, Bools, member_offset
+from rmap.source.dump.records import U64, Bools, is_kernel_address, member_offset, read_word
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -42,7 +42,7 @@ def lru_damage(program: Program, pages: Pages) -> list[Damage]:
         row, known = _rows(pages, link[forth], offset)
         said = np.where(known, link[back][row], np.uint64(0))
         for at in np.flatnonzero(on & ~known).tolist():
-            said[at] = _word(
+            said[at] = _head(
                 program, int(link[forth][at]) + (8 if forth == "next" else 0), int(here[at])
             )
         damage += [
@@ -70,15 +70,9 @@ def _rows(pages: Pages, links: U64, offset: int) -> tuple[U64, Bools]:
     return np.where(known, row, 0), known
 
 
-def _word(program: Program, address: int, missing: int) -> int:
+def _head(program: Program, address: int, missing: int) -> int:
     """What the head of a list says: `missing` if it is not in the dump, 0 if it cannot be one."""
-    import drgn
-
-    if address < 1 << 63:
+    if not is_kernel_address(address):
         return 0
-    try:
-        return int.from_bytes(program.read(address, 8), "little")
-    except drgn.FaultError:
-        return missing
-    except (ValueError, OverflowError):
-        return 0
+    word = read_word(program, address)
+    return missing if word is None else word

@@ -29,6 +29,7 @@ _GAP = 256
 #: The kernel has the upper half of the addresses. A dump that knows no virtual addresses says that
 #: its memory begins at 0, so that what follows a null pointer would be read as physical memory.
 _KERNEL = 1 << 63
+_LAST_WORD = (1 << 64) - 8
 
 
 class MissingMember(LookupError):
@@ -157,6 +158,23 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.address)
+
+
+def is_kernel_address(address: int) -> bool:
+    """Whether a pointer or number can be there: in the upper half, and not beyond the end."""
+    return _KERNEL <= address <= _LAST_WORD
+
+
+def read_word(program: Program, address: int) -> int | None:
+    """A pointer or number in the kernel's memory; ``None`` if it is not there."""
+    import drgn
+
+    if not is_kernel_address(address):
+        return None
+    try:
+        return int.from_bytes(program.read(address, 8), "little")
+    except (drgn.FaultError, ValueError, OverflowError):
+        return None
 
 
 def read_records(layout: Layout, addresses: Iterable[int] | U64) -> Records:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rmap.source.dump.damage import Damage
 from rmap.source.dump.facts import Facts
-from rmap.source.dump.records import U64, Bools, Layout, member_offset, read_records
+from rmap.source.dump.records import U64, Bools, Layout, member_offset, read_records, read_word
 from rmap.source.dump.xarray import read_xarray
 
 if TYPE_CHECKING:
@@ -112,8 +112,6 @@ def _slots(program: Program, areas: object, kind: int, damage: list[Damage]
 
 def _held(program: Program, facts: Facts, damage: list[Damage]) -> U64 | None:
     """The slots that files of shared memory hold: those in the list of files with any."""
-    import drgn
-
     info = "struct shmem_inode_info"
     link = member_offset(program, info, "swaplist")
     head = member_offset(program, info, "vfs_inode.i_data.i_pages.xa_head")
@@ -125,9 +123,8 @@ def _held(program: Program, facts: Facts, damage: list[Damage]) -> U64 | None:
     end = int(listed.address_)
     found = [np.zeros(0, "u8")]
     seen = {end}
-    try:
-        at = int.from_bytes(program.read(end, 8), "little")
-    except drgn.FaultError:
+    at = read_word(program, end)
+    if at is None:
         return None
     while at not in seen:
         seen.add(at)

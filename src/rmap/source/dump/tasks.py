@@ -16,7 +16,7 @@ import numpy as np
 
 from rmap.source.dump.damage import Damage, missing
 from rmap.source.dump.facts import Facts
-from rmap.source.dump.records import Layout, Records, member_offset, read_records
+from rmap.source.dump.records import Layout, Records, member_offset, read_records, read_word
 from rmap.source.dump.xarray import read_xarray
 
 if TYPE_CHECKING:
@@ -30,12 +30,9 @@ _TASK: dict[str, str | tuple[str, ...]] = {
     "exit_state": "exit_state", "parent": "real_parent", "start": ("start_boottime", "start_time"),
     "rss": ("rss_stat.count",),
 }  # fmt: skip
-#: In a list of addresses of tasks: some threads are not known.
-_UNKNOWN = 0
 #: Threads that a list of a damaged dump may have before it is taken to be endless.
 _MOST_TASKS = 1 << 22
 _LARGEST_PID = 1 << 22
-_KERNEL = 1 << 63
 #: Bytes of arguments that exec() allows.
 _LONGEST_CMDLINE = 6 << 20
 
@@ -74,14 +71,12 @@ def read_tasks(program: Program, facts: Facts) -> Tasks:
     import drgn
 
     damage: list[Damage] = []
-    listed = _listed(program, damage)
+    listed, whole = _listed(program, damage)
     numbered = _numbered(program, damage)
-    known = _UNKNOWN not in listed
-    listed = [at for at in listed if at != _UNKNOWN]
     layout = Layout(program, "struct task_struct", _TASK).require("pid", "tgid", "mm", "comm")
     records = read_records(layout, dict.fromkeys([*listed, *numbered]))
     damage += missing("task", records.address[~records.present])
-    judged = records.present & (known | (records["pid"] == records["tgid"]))
+    judged = records.present & (whole | (records["pid"] == records["tgid"]))
     _compare(records.address[judged].tolist(), listed, numbered, damage)
     objects = [drgn.Object(program, "struct task_struct *", at) for at in records.address.tolist()]
     groups: dict[int, list[int]] = {}
@@ -101,10 +96,10 @@ def _is_pid(pid: int, records: Records, rows: list[int]) -> bool:
     )
 
 
-def _listed(program: Program, damage: list[Damage]) -> list[int]:
+def _listed(program: Program, damage: list[Damage]) -> tuple[list[int], bool]:
     """The tasks in the list that begins at init_task, each leader with its threads.
 
-    Where the dump lacks what leads to threads, `_UNKNOWN` stands for them.
+    And whether the dump has what leads to the threads of all of them.
     """
     link = member_offset(program, "struct task_struct", "tasks")
     first = program.symbol("init_task").address
@@ -112,16 +107,19 @@ def _listed(program: Program, damage: list[Damage]) -> list[int]:
     leaders = _ring(program, first + link, link, "tasks", "task", damage)
     links = _thread_links(program)
     if links is None:
-        return [*leaders, _UNKNOWN]
+        return leaders, False
     thread, signal, head = links
     found = []
+    whole = True
     for leader in leaders:
-        place = _word(program, leader + signal)
-        threads = [_UNKNOWN]
-        if place is not None and _word(program, place + head) is not None:
+        threads = []
+        place = read_word(program, leader + signal)
+        if place is None or read_word(program, place + head) is None:
+            whole = False
+        else:
             threads = _ring(program, place + head, thread, "threads", "task", damage)
         found += threads if leader in threads else [leader, *threads]
-    return found
+    return found, whole
 
 
 def _thread_links(program: Program) -> tuple[int, int, int] | None:
@@ -140,7 +138,7 @@ def _ring(
     """The structs in a list that begins and ends at a head, and what is wrong with its links."""
     found: list[int] = []
     seen = {head}
-    before, at = head, _word(program, head)
+    before, at = head, read_word(program, head)
     while at is not None and at != head and len(found) < _MOST_TASKS:
         if at in seen:
             damage.append(
@@ -149,7 +147,7 @@ def _ring(
             )  # fmt: skip
             break
         seen.add(at)
-        following, back = _word(program, at), _word(program, at + 8)
+        following, back = read_word(program, at), read_word(program, at + 8)
         if following is None or back is None:
             damage.append(
                 Damage(kind, before - link, f"leads to {at - link:#x} in the list of {name}, "
@@ -166,30 +164,13 @@ def _ring(
     return found
 
 
-def _word(program: Program, address: int) -> int | None:
-    """A pointer in memory of the kernel, ``None`` if it is not there."""
-    import drgn
-
-    if address < _KERNEL:
-        return None
-    try:
-        return int.from_bytes(program.read(address, 8), "little")
-    except (drgn.FaultError, ValueError, OverflowError):
-        return None
-
-
 def _numbered(program: Program, damage: list[Damage]) -> list[int]:
     """The tasks that have a pid in the first namespace, by the array of its pids (since 4.20)."""
-    import drgn
-
     link = member_offset(program, "struct task_struct", "pid_links[0]")
-    if not _has(program, "struct pid_namespace", "idr.idr_rt.xa_head") or link is None:
+    root = member_offset(program, "struct pid_namespace", "idr.idr_rt.xa_head")
+    if link is None or root is None:
         return []
-    head = _word(
-        program,
-        program.symbol("init_pid_ns").address
-        + drgn.offsetof(program.type("struct pid_namespace"), "idr.idr_rt.xa_head"),
-    )
+    head = read_word(program, program.symbol("init_pid_ns").address + root)
     if head is None:
         return []
     _, pids = read_xarray(program, head, damage)
@@ -197,10 +178,6 @@ def _numbered(program: Program, damage: list[Damage]) -> list[int]:
     damage += missing("pid", records.address[~records.present])
     first = records["first"][records.present]
     return [at - link for at in first[first != 0].tolist()]
-
-
-def _has(program: Program, kind: str, path: str) -> bool:
-    return member_offset(program, kind, path) is not None
 
 
 def _compare(
