@@ -19,20 +19,17 @@ from __future__ import annotations
 import pytest
 from handmade import crashed
 from interruptions import interrupted
-from kernels import make_kernel, make_mm, map_pages, prepare, writing
+from kernels import child_with_page, make_kernel, make_mm, map_pages, prepare, writing
 
 from rmap.mm.anon_vma import (
-    anon_vma_fork,
     anon_vma_prepare,
     page_get_anon_vma,
     page_lock_anon_vma_read,
     put_anon_vma,
     unlink_anon_vmas,
 )
-from rmap.mm.bits import MAPPING_HANDLE_SHIFT, PAGE_MAPPING_ANON
 from rmap.mm.mm_types import AnonVma, Kernel, Vma
 from rmap.mm.page import mapcount_add_negative
-from rmap.mm.vma import vm_area_dup
 from rmap.sync.bits import (
     FIELD_ANON_VMA_REFCOUNT,
     FIELD_VMA_ANON_VMA,
@@ -83,15 +80,9 @@ class Child:
     def __init__(self, **quirks: bool) -> None:
         k: Kernel = make_kernel(8, **quirks)
         self.k = k
-        parent = map_pages(k, make_mm(k), 16, 4)
-        self.root: AnonVma = prepare(k, parent)
-        self.vma: Vma = vm_area_dup(k, parent)
-        self.vma.vm_mm = make_mm(k)
-        with writing(parent.vm_mm, self.vma.vm_mm):
-            anon_vma_fork(k, self.vma, parent)
+        self.vma: Vma = child_with_page(k, PAGE)
         self.own: AnonVma = self.vma.anon_vma
-        k.pg_mapping[PAGE] = self.own.handle << MAPPING_HANDLE_SHIFT | PAGE_MAPPING_ANON
-        k.pg_mapcount[PAGE] = 0
+        self.root: AnonVma = self.own.root
 
     def exit(self) -> None:
         """Unmap the page, free the anon_vma, and let the next process have the slot."""

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rmap.mm.anon_vma import anon_vma_init, anon_vma_prepare
+from rmap.mm.anon_vma import anon_vma_fork, anon_vma_init, anon_vma_prepare
 from rmap.mm.bits import (
+    MAPPING_HANDLE_SHIFT,
+    PAGE_MAPPING_ANON,
     PAGE_SHIFT,
     VM_MAYREAD,
     VM_MAYWRITE,
@@ -17,7 +19,7 @@ from rmap.mm.bits import (
 from rmap.mm.mm_types import AnonVma, Kernel, Mm, Vma
 from rmap.mm.pgtable import pte_alloc_row
 from rmap.mm.profile import profile
-from rmap.mm.vma import vm_area_alloc, vma_link_list
+from rmap.mm.vma import vm_area_alloc, vm_area_dup, vma_link_list
 
 RW = VM_READ | VM_WRITE | VM_MAYREAD | VM_MAYWRITE
 
@@ -80,3 +82,16 @@ def prepare(k: Kernel, vma: Vma) -> AnonVma:
     with writing(vma.vm_mm):
         assert anon_vma_prepare(k, vma) == 0
     return vma.anon_vma
+
+
+def child_with_page(k: Kernel, page: int) -> Vma:
+    """The VMA of a child whose own anon_vma a page names, that is mapped once; the parent stays."""
+    parent = map_pages(k, make_mm(k), 16, 4)
+    prepare(k, parent)
+    vma: Vma = vm_area_dup(k, parent)
+    vma.vm_mm = make_mm(k)
+    with writing(parent.vm_mm, vma.vm_mm):
+        anon_vma_fork(k, vma, parent)
+    k.pg_mapping[page] = vma.anon_vma.handle << MAPPING_HANDLE_SHIFT | PAGE_MAPPING_ANON
+    k.pg_mapcount[page] = 0
+    return vma

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from interruptions import interrupted
-from kernels import make_kernel, make_mm, map_pages, prepare, writing
+from kernels import child_with_page, make_kernel, make_mm, map_pages, prepare, writing
 
 from rmap.mm.anon_vma import (
     anon_vma_fork,
@@ -17,7 +17,6 @@ from rmap.mm.anon_vma import (
     put_anon_vma,
     unlink_anon_vmas,
 )
-from rmap.mm.bits import MAPPING_HANDLE_SHIFT, PAGE_MAPPING_ANON
 from rmap.mm.bug import KernelBug
 from rmap.mm.mm_types import AnonVma, Kernel, Vma
 from rmap.mm.page import mapcount_add_negative
@@ -45,15 +44,9 @@ class Family:
     def __init__(self, **quirks: bool) -> None:
         k: Kernel = make_kernel(8, **quirks)
         self.k = k
-        parent = map_pages(k, make_mm(k), 16, 4)
-        self.root: AnonVma = prepare(k, parent)
-        self.child: Vma = vm_area_dup(k, parent)
-        self.child.vm_mm = make_mm(k)
-        with writing(parent.vm_mm, self.child.vm_mm):
-            anon_vma_fork(k, self.child, parent)
+        self.child: Vma = child_with_page(k, PAGE)
         self.own: AnonVma = self.child.anon_vma
-        k.pg_mapping[PAGE] = self.own.handle << MAPPING_HANDLE_SHIFT | PAGE_MAPPING_ANON
-        k.pg_mapcount[PAGE] = 0
+        self.root: AnonVma = self.own.root
 
     def unmap(self) -> None:
         assert mapcount_add_negative(self.k, PAGE)

@@ -331,9 +331,6 @@ cdef inline flag pte_dirty(u64 pte) noexcept:
 cdef inline flag pte_write(u64 pte) noexcept:
     return pte & _PAGE_RW != 0
 
-cdef inline flag pte_special(u64 pte) noexcept:
-    return pte & _PAGE_SPECIAL != 0
-
 cdef inline flag pte_soft_dirty(u64 pte) noexcept:
     return pte & _PAGE_SOFT_DIRTY != 0
 
@@ -354,15 +351,6 @@ cdef inline u64 pte_mkwrite(u64 pte) noexcept:
 
 cdef inline u64 pte_mkyoung(u64 pte) noexcept:
     return pte | _PAGE_ACCESSED
-
-cdef inline u64 pte_mkclean(u64 pte) noexcept:
-    return pte & ~_PAGE_DIRTY
-
-cdef inline u64 pte_mkold(u64 pte) noexcept:
-    return pte & ~_PAGE_ACCESSED
-
-cdef inline u64 pte_wrprotect(u64 pte) noexcept:
-    return pte & ~_PAGE_RW
 
 cdef inline u64 pte_swp_mksoft_dirty(u64 pte) noexcept:
     return pte | _PAGE_SWP_SOFT_DIRTY

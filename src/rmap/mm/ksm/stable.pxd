@@ -79,6 +79,7 @@ cpdef flag is_page_sharing_candidate(Kernel k, StableNode node, i32 more) except
 cpdef i32 stable_tree_append(
     Kernel k, RmapItem rmap_item, StableNode node, flag bypass
 ) except -1
+cdef i32 _leave_node(Kernel k, StableNode node, RmapItem rmap_item, flag last) except -1
 cpdef i32 remove_node_from_stable_tree(Kernel k, StableNode node) except -1
 cpdef i32 remove_unstable_items(Kernel k, list items) except -1
 cdef i32 _erase_unstable(Ksm ksm, RmapItem rmap_item) except -1

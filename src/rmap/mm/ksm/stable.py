@@ -441,22 +441,28 @@ def stable_tree_append(k: Kernel, rmap_item: RmapItem, node: StableNode, bypass:
     return 0
 
 
+def _leave_node(k: Kernel, node: StableNode, rmap_item: RmapItem, last: flag) -> i32:
+    """Let an item that was taken off a node's list be in no tree, and its anon_vma go."""
+    ksm: Ksm = ksm_of(k)
+    if last:
+        ksm.pages_shared -= 1
+    else:
+        ksm.pages_sharing -= 1
+    node.rmap_hlist_len -= 1
+    put_anon_vma(k, rmap_item.anon_vma)
+    rmap_item.address &= ~KSM_FLAG_MASK
+    return 0
+
+
 def remove_node_from_stable_tree(k: Kernel, node: StableNode) -> i32:
     """Free a node whose page is gone, and let all items that hang on it be in no tree."""
-    ksm: Ksm = ksm_of(k)
     rmap_item: RmapItem
     if node.rmap_hlist_len < 0:
         BUG("ksm.c remove_node_from_stable_tree: not a node with a page")
     left: i64 = len(node.hlist)
     for rmap_item in reversed(node.hlist):
         left -= 1
-        if left:
-            ksm.pages_sharing -= 1
-        else:
-            ksm.pages_shared -= 1
-        node.rmap_hlist_len -= 1
-        put_anon_vma(k, rmap_item.anon_vma)
-        rmap_item.address &= ~KSM_FLAG_MASK
+        _leave_node(k, node, rmap_item, left == 0)
     node.hlist = {}
     stable_node_dup_del(k, node)
     return free_stable_node(k, node)
@@ -506,13 +512,7 @@ def remove_rmap_item_from_tree(k: Kernel, rmap_item: RmapItem) -> i32:
         node.unlisted.add(rmap_item.address & PAGE_MASK)
         unlock_page(k, page)
         put_page(k, page)
-        if node.hlist:
-            ksm.pages_sharing -= 1
-        else:
-            ksm.pages_shared -= 1
-        node.rmap_hlist_len -= 1
-        put_anon_vma(k, rmap_item.anon_vma)
-        rmap_item.address &= ~KSM_FLAG_MASK
+        _leave_node(k, node, rmap_item, not node.hlist)
     elif rmap_item.address & UNSTABLE_FLAG:
         # The tree is made anew in each round, so that only items of this one are in it.
         if rmap_item.address & SEQNR_MASK == ksm.scan.seqnr & SEQNR_MASK:

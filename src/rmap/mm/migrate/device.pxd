@@ -13,13 +13,14 @@ cdef class DeviceMemory(DevicePagemap):
     cdef public flag broken
     cpdef u64 alloc(self, Kernel k) except? 0
 
-cdef class ToDevice(MigrateVmaOps):
+cdef class DeviceOps(MigrateVmaOps):
     cdef public DeviceMemory device
     cdef public i64 moved
 
-cdef class ToRam(MigrateVmaOps):
-    cdef public DeviceMemory device
-    cdef public i64 moved
+cdef class ToDevice(DeviceOps):
+    pass
+
+cdef class ToRam(DeviceOps):
     cdef public flag no_memory
 
 cpdef i64 migrate_to_device(

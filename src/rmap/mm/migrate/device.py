@@ -85,13 +85,25 @@ class DeviceMemory(DevicePagemap):
         return 0 if ops.moved or not ops.prepared else VM_FAULT_SIGBUS
 
 
-class ToDevice(MigrateVmaOps):
-    """Where memory goes that is moved to a device: `moved` of its pages are there afterwards."""
+class DeviceOps(MigrateVmaOps):
+    """A move to a device or back: `moved` of the pages are where they were to go."""
 
     def __init__(self, device: DeviceMemory) -> None:
         super().__init__()
         self.device = device
         self.moved = 0
+
+    def finalize_and_map(self, k: Kernel, m: MigrateVma) -> i32:
+        """Count what went well."""
+        i: i64
+        for i in range(m.npages):
+            if m.migrates(i) and m.dst[i]:
+                self.moved += 1
+        return 0
+
+
+class ToDevice(DeviceOps):
+    """Where memory goes that is moved to a device."""
 
     def alloc_and_copy(self, k: Kernel, m: MigrateVma) -> i32:
         """A page of the device for each page; those without one stay."""
@@ -106,25 +118,15 @@ class ToDevice(MigrateVmaOps):
                 copy_page_content(k, page, m.page(i))
         return 0
 
-    def finalize_and_map(self, k: Kernel, m: MigrateVma) -> i32:
-        """Count what went well."""
-        i: i64
-        for i in range(m.npages):
-            if m.migrates(i) and m.dst[i]:
-                self.moved += 1
-        return 0
 
-
-class ToRam(MigrateVmaOps):
-    """Where memory goes that a device gives back: to any page; counts as `ToDevice` does.
+class ToRam(DeviceOps):
+    """Where memory goes that a device gives back: to any page.
 
     `no_memory`: there was no page for some of it.
     """
 
     def __init__(self, device: DeviceMemory) -> None:
-        super().__init__()
-        self.device = device
-        self.moved = 0
+        super().__init__(device)
         self.no_memory = False
 
     def alloc_and_copy(self, k: Kernel, m: MigrateVma) -> i32:
@@ -146,14 +148,6 @@ class ToRam(MigrateVmaOps):
             trylock_page(k, page)
             m.dst[i] = page
             copy_page_content(k, page, m.page(i))
-        return 0
-
-    def finalize_and_map(self, k: Kernel, m: MigrateVma) -> i32:
-        """Count what went well."""
-        i: i64
-        for i in range(m.npages):
-            if m.migrates(i) and m.dst[i]:
-                self.moved += 1
         return 0
 
 
